@@ -1,0 +1,71 @@
+# Every step of development and of the demo. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
+RUN := $(UV) run --locked --no-sync
+export PYTHONWARNINGS :=
+export PDC_CACHE ?= $(CURDIR)/.cache
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(UV):
+	python3 -m venv .tools/uv && .tools/uv/bin/pip install --quiet uv==0.13.9
+
+.PHONY: install
+install: .venv/installed ## make the environment, from the lock file
+
+.venv/installed: uv.lock pyproject.toml proto/pyproject.toml worker/pyproject.toml operator/pyproject.toml | $(UV)
+	$(UV) sync --locked --compile-bytecode --quiet
+	@touch $@
+
+.PHONY: proto
+proto: install ## generate the wire types again
+	$(RUN) scripts/generate_proto.sh
+
+.PHONY: lint
+lint: install
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+.PHONY: format
+format: install ## put the code into its form
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+.PHONY: typecheck
+typecheck: install
+	$(RUN) mypy
+
+.PHONY: imports
+imports: install
+	$(RUN) lint-imports
+
+.PHONY: proto-check
+proto-check: proto
+	git diff --exit-code -- proto/src
+
+.PHONY: check
+check: lint typecheck imports proto-check ## everything but the tests: style, types, layers, generated code
+
+.PHONY: model
+model: install ## fetch the demo's chat model (93 MB) into the cache
+	@$(RUN) python scripts/fetch_demo_model.py $(PDC_CACHE)/models
+
+.PHONY: demo
+demo: install model ## a router, two prefill and two decode workers here, and one answer of a real chat model
+	@$(RUN) python scripts/demo.py
+
+.PHONY: test
+test: install model ## all tests
+	$(RUN) pytest
+
+.PHONY: bench-cpu
+bench-cpu: install ## CPU speed against the arithmetic bound of the same run
+	@$(RUN) python tests/bench/bench_cpu.py
+
+.PHONY: clean
+clean: ## remove environments, caches and downloads
+	rm -rf .venv .tools .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
