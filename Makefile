@@ -62,6 +62,15 @@ demo: install model ## a router, two prefill and two decode workers here, and on
 test: install model ## all tests
 	$(RUN) pytest
 
+.PHONY: cluster-tools
+cluster-tools: install ## the programs of a real control plane, found or built once (about 15 minutes)
+	@$(RUN) python tests/support/cluster_binaries.py --go >/dev/null 2>&1 || $(UV) sync --locked --inexact --group cluster
+	@$(RUN) python tests/support/cluster_binaries.py
+
+.PHONY: test-cluster
+test-cluster: cluster-tools ## tests against a real API server, with pods that KWOK plays
+	$(RUN) pytest -m cluster tests/cluster
+
 .PHONY: bench-cpu
 bench-cpu: install ## CPU speed against the arithmetic bound of the same run
 	@$(RUN) python tests/bench/bench_cpu.py
