@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ class ApiError(Exception):
         self.status = status
         self.reason = str(answer.get("reason", ""))
         self.message = str(answer.get("message", ""))
+
+
+@dataclass(frozen=True)
+class Change:
+    """Either a whole collection, or one object that changed or went."""
+
+    listed: list[Manifest] | None = None
+    changed: Manifest = field(default_factory=dict)
+    deleted: bool = False
 
 
 class Client:
@@ -104,16 +114,28 @@ class Client:
         raise AssertionError("a watch is opened again whenever it ends")
 
     async def states(self, kind: str, name: str) -> AsyncIterator[Manifest | None]:
-        """Every state of one object from now on, without end; watches that the server closes are opened again."""
-        query = {"fieldSelector": f"metadata.name={name}"}
+        """Every state of one object from now on, without end."""
+        async for change in self.follow(self.path(kind), {"fieldSelector": f"metadata.name={name}"}):
+            if change.listed is not None:
+                yield change.listed[0] if change.listed else None
+            else:
+                yield None if change.deleted else change.changed
+
+    async def follow(self, path: str, query: Mapping[str, str]) -> AsyncIterator["Change"]:
+        """A collection and then its changes, without end; listed anew whenever the server closes the watch."""
         while True:
-            listed = await self.call("GET", self.path(kind), query)
-            yield listed["items"][0] if listed["items"] else None
+            listed = await self.call("GET", path, query)
+            yield Change(listed=listed["items"])
             since = {**query, "watch": "true", "resourceVersion": listed["metadata"]["resourceVersion"]}
-            async for event in self._events(self.path(kind), since):
-                if event["type"] == "ERROR":
-                    break
-                yield None if event["type"] == "DELETED" else event["object"]
+            answer = await self._send("GET", path, since, None, "application/json")
+            try:
+                async for line in answer.response.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        break
+                    yield Change(changed=event["object"], deleted=event["type"] == "DELETED")
+            finally:
+                answer.response.close()
 
     async def call(
         self,
@@ -135,14 +157,6 @@ class Client:
             parts += ["namespaces", self.namespace]
         parts += [IRREGULAR.get(bare, f"{bare.lower()}s"), name, subresource]
         return "/" + "/".join(part for part in parts if part)
-
-    async def _events(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Manifest]:
-        answer = await self._send("GET", path, query, None, "application/json")
-        try:
-            async for line in answer.response.content:
-                yield json.loads(line)
-        finally:
-            answer.response.close()
 
     async def _send(
         self, verb: str, path: str, query: Mapping[str, str], body: Manifest | None, content_type: str
