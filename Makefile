@@ -68,8 +68,8 @@ cluster-tools: install ## the programs of a real control plane, found or built o
 	@$(RUN) python tests/support/cluster_binaries.py
 
 .PHONY: test-cluster
-test-cluster: cluster-tools ## tests against a real API server, with pods that KWOK plays
-	$(RUN) pytest -m cluster tests/cluster
+test-cluster: cluster-tools ## tests against a real API server, with pods that KWOK plays or that run as processes here
+	$(RUN) pytest -m cluster tests/cluster tests/e2e
 
 .PHONY: bench-cpu
 bench-cpu: install ## CPU speed against the arithmetic bound of the same run

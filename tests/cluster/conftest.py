@@ -1,55 +1,12 @@
-"""The cluster that all tests of this folder share, a namespace for each, and clients of it."""
+"""Tests of this folder need a real control plane; KWOK plays the nodes."""
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from cluster_client import Client, connect
-from cluster_control_plane import ControlPlane
-from cluster_manifests import fake_node
-from cluster_source import ForeignClusterError, cluster
+from cluster_fixtures import admin, anyio_backend, control_plane, mark, node
 
-HERE = Path(__file__).parent
-DEFINITIONS = sorted((HERE.parents[1] / "manifests" / "crd").glob("*.yaml"))
+__all__ = ["admin", "anyio_backend", "control_plane", "node"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.cluster)
-
-
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="session")
-def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """One real control plane for the session; a KUBECONFIG that is not named for tests ends the session at once."""
-    try:
-        with cluster(tmp_path_factory.mktemp("control-plane"), DEFINITIONS) as plane:
-            yield plane
-    except ForeignClusterError as error:
-        pytest.exit(str(error), returncode=2)
-
-
-@pytest.fixture
-async def admin(control_plane: ControlPlane) -> AsyncIterator[Client]:
-    """The administrator, in a namespace of the test's own that goes when the test ends."""
-    name = f"pdc-test-{uuid4().hex[:8]}"
-    async with connect(control_plane.kubeconfig, name) as client:
-        await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        await client.wait("v1/ServiceAccount", "default", lambda account: account is not None)
-        yield client
-        await client.delete("v1/Namespace", name)
-
-
-@pytest.fixture
-async def node(admin: Client) -> AsyncIterator[str]:
-    """A fake node with eight GPUs, for this test alone."""
-    name = f"node-{admin.namespace}"
-    await admin.create(fake_node(name))
-    yield name
-    await admin.delete("v1/Node", name)
+    mark(items, Path(__file__).parent)

@@ -82,23 +82,24 @@ class Agent:
         self._tasks[uid] = asyncio.create_task(life.run())
 
     async def _end(self, uid: str, pod: Manifest) -> None:
-        life = self._lives.get(uid)
-        if life:
+        life, task = self._lives.get(uid), self._tasks.get(uid)
+        if life and task:
             await life.stop(float(pod["metadata"].get("deletionGracePeriodSeconds", 30)))
-            await asyncio.gather(self._tasks[uid], return_exceptions=True)
+            await asyncio.wait([task])
         client, name = self._admin.within(pod["metadata"]["namespace"]), pod["metadata"]["name"]
         with contextlib.suppress(ApiError):
             await client.delete("v1/Pod", name, gracePeriodSeconds=0, preconditions={"uid": uid})
 
     async def _forget(self, uid: str) -> None:
         """The pod is no more: also after a forced deletion, when nobody waited for its processes."""
-        life, task = self._lives.pop(uid, None), self._tasks.pop(uid, None)
-        if life is None or task is None:
+        life = self._lives.pop(uid, None)
+        if life is None:
             return
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        tasks = [task for task in (self._tasks.pop(uid, None), self._ending.pop(uid, None)) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await life.close()
-        self._ending.pop(uid, None)
         self.pods = {key: entry for key, entry in self.pods.items() if entry is not life}
 
     async def _beat(self) -> None:

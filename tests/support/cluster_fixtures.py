@@ -1,0 +1,57 @@
+"""Fixtures of every folder of tests that needs a cluster: the control plane, a namespace for each test, a fake node."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from cluster_client import Client, connect
+from cluster_control_plane import ControlPlane
+from cluster_manifests import fake_node
+from cluster_source import ForeignClusterError, cluster
+
+DEFINITIONS = Path(__file__).resolve().parents[2] / "manifests" / "crd"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """One real control plane for the session; a KUBECONFIG that is not named for tests ends the session at once."""
+    definitions = sorted(DEFINITIONS.glob("*.yaml"))
+    try:
+        with cluster(tmp_path_factory.mktemp("control-plane"), definitions) as plane:
+            yield plane
+    except ForeignClusterError as error:
+        pytest.exit(str(error), returncode=2)
+
+
+@pytest.fixture
+async def admin(control_plane: ControlPlane) -> AsyncIterator[Client]:
+    """The administrator, in a namespace of the test's own that goes when the test ends."""
+    name = f"pdc-test-{uuid4().hex[:8]}"
+    async with connect(control_plane.kubeconfig, name) as client:
+        await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        await client.wait("v1/ServiceAccount", "default", lambda account: account is not None)
+        await client.wait("v1/ConfigMap", "kube-root-ca.crt", lambda trust: trust is not None)
+        yield client
+        await client.delete("v1/Namespace", name)
+
+
+@pytest.fixture
+async def node(admin: Client) -> AsyncIterator[str]:
+    """A fake node with eight GPUs, for this test alone."""
+    name = f"node-{admin.namespace}"
+    await admin.create(fake_node(name))
+    yield name
+    await admin.delete("v1/Node", name)
+
+
+def mark(items: list[pytest.Item], folder: Path) -> None:
+    """Marks the tests below `folder` as tests that need a cluster."""
+    for item in items:
+        if item.path.is_relative_to(folder):
+            item.add_marker(pytest.mark.cluster)
