@@ -1,0 +1,44 @@
+"""Labels and annotations of what the operator makes. Selectors are fixed for good: a StatefulSet's cannot change."""
+
+from collections.abc import Mapping
+
+from pdcluster_operator.crd.cluster import GROUP
+
+CLUSTER = f"{GROUP}/cluster"
+ROLE = f"{GROUP}/role"
+REVISION = f"{GROUP}/revision"
+COUNTED = f"{GROUP}/counted"
+"""On every pod; a drain removes it, so that an autoscaler no longer counts the pod."""
+
+DRAIN_UID = f"{GROUP}/drain-uid"
+"""Annotation of a draining pod: which pod it is, so that a new one of the same name is not taken for it."""
+DRAIN_DEADLINE = f"{GROUP}/drain-deadline"
+"""Annotation of a draining pod: when it goes even with requests left, in seconds of Unix time."""
+ADOPT = f"{GROUP}/adopt"
+"""Annotation by which a user hands an object of a child's name to the PDCluster that it names."""
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+OPERATOR = "pdcluster-operator"
+
+IDENTITY = frozenset({CLUSTER, ROLE, REVISION, COUNTED, MANAGED_BY})
+"""What a pod template overlay cannot change."""
+
+
+def common(cluster: str) -> dict[str, str]:
+    """On every child."""
+    return {CLUSTER: cluster, MANAGED_BY: OPERATOR}
+
+
+def selector(cluster: str, role: str) -> dict[str, str]:
+    """What picks the pods of a role, of any revision."""
+    return {CLUSTER: cluster, ROLE: role}
+
+
+def of_pod(cluster: str, role: str, revision: str) -> dict[str, str]:
+    """On every pod of a role."""
+    return {**common(cluster), ROLE: role, REVISION: revision, COUNTED: "true"}
+
+
+def selector_text(labels: Mapping[str, str]) -> str:
+    """As in `kubectl get -l`."""
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))

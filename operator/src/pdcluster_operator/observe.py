@@ -1,0 +1,274 @@
+"""What exists, in the operator's memory: the few facts of each child and pod that decisions are made from.
+
+The watches are the only writers, on the event loop; a reconciliation reads one cluster's part and never asks the API
+server. A thousand clusters fit because an object is forgotten as soon as its facts are taken.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pdcluster_operator.desired import labels
+from pdcluster_operator.fields import HASH_ANNOTATION, owned_fields
+from pdcluster_operator.kube import FIELD_MANAGER
+from pdcluster_operator.resources import Manifest, ObjectKey
+
+ClusterKey = tuple[str, str]
+"""Namespace and name of a PDCluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One object that belongs to a cluster; `facts` depends on its kind, see the functions below."""
+
+    key: ObjectKey
+    uid: str
+    version: str
+    owner: str
+    """The uid of its controller; empty: it has none."""
+    applied: str
+    """The hash that the operator noted when it applied it."""
+    fields: bytes
+    """What of it is still the operator's, see `fields.owned_fields`."""
+    leaving: bool
+    role: str
+    facts: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadFacts:
+    """A StatefulSet or Deployment. `settled`: its controller has seen the latest spec."""
+
+    replicas: int
+    partition: int
+    ready: int
+    updated: int
+    existing: int
+    current_revision: str
+    update_revision: str
+    template_revision: str
+    """The revision that its template is marked with."""
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScalerFacts:
+    """What the autoscaler, or a person, asks for."""
+
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionFacts:
+    """A ControllerRevision: its number and its data, compressed."""
+
+    number: int
+    data: bytes
+
+    def content(self) -> Manifest:
+        return dict(json.loads(zlib.decompress(self.data)))
+
+
+@dataclass(frozen=True, slots=True)
+class AutoscalerFacts:
+    """Why it does not scale: reason and message of a condition that is not as it should be; empty when all is well."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One pod of a worker role or of the router. Times are Unix seconds."""
+
+    name: str
+    uid: str
+    role: str
+    ordinal: int
+    revision: str
+    ready: bool
+    leaving: bool
+    address: str
+    counted: bool
+    drain_uid: str
+    drain_deadline: float
+    created: float
+    trouble: str
+    """Why it does not run: a container's waiting reason, or `Unschedulable`; empty while there is none."""
+
+
+@dataclass
+class ClusterView:
+    """All that is known of one PDCluster; `manifest` is None when there is none any more."""
+
+    manifest: Manifest | None = None
+    children: dict[ObjectKey, Child] = field(default_factory=dict)
+    pods: dict[str, Pod] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        return self.manifest is None and not self.children and not self.pods
+
+
+class Cache:
+    """Facts by cluster. `put` and `remove` answer with the key of the cluster that the object belongs to."""
+
+    def __init__(self) -> None:
+        self._clusters: dict[ClusterKey, ClusterView] = {}
+
+    def view(self, key: ClusterKey) -> ClusterView:
+        """Empty when nothing is known. The caller must not keep it over an await."""
+        return self._clusters.get(key) or ClusterView()
+
+    def keys(self) -> list[ClusterKey]:
+        """All clusters of which anything is known."""
+        return list(self._clusters)
+
+    def put(self, kind: str, manifest: Manifest) -> ClusterKey | None:
+        """Takes an object's facts; None for one that carries no cluster's label."""
+        key = cluster_of(kind, manifest)
+        if key is None:
+            return None
+        view = self._clusters.setdefault(key, ClusterView())
+        if kind == "PDCluster":
+            view.manifest = _without_noise(manifest)
+        elif kind == "Pod":
+            view.pods[manifest["metadata"]["name"]] = pod_of(manifest)
+        else:
+            child = child_of(kind, manifest)
+            view.children[child.key] = child
+        return key
+
+    def remove(self, kind: str, manifest: Manifest) -> ClusterKey | None:
+        """Forgets an object that is gone, unless a newer one of its name is known already."""
+        key = cluster_of(kind, manifest)
+        if key is None or key not in self._clusters:
+            return key
+        view, uid, name = self._clusters[key], manifest["metadata"]["uid"], manifest["metadata"]["name"]
+        if kind == "PDCluster" and view.manifest and view.manifest["metadata"]["uid"] == uid:
+            view.manifest = None
+        elif kind == "Pod" and name in view.pods and view.pods[name].uid == uid:
+            del view.pods[name]
+        child = view.children.get(ObjectKey(kind, key[0], name))
+        if child and child.uid == uid:
+            del view.children[child.key]
+        if view.is_empty:
+            del self._clusters[key]
+        return key
+
+
+def cluster_of(kind: str, manifest: Manifest) -> ClusterKey | None:
+    """Which cluster an object belongs to, by its label."""
+    metadata = manifest["metadata"]
+    name = metadata["name"] if kind == "PDCluster" else metadata.get("labels", {}).get(labels.CLUSTER)
+    return (metadata["namespace"], name) if name else None
+
+
+def child_of(kind: str, manifest: Manifest) -> Child:
+    """The facts of a child."""
+    metadata = manifest["metadata"]
+    owners = [entry["uid"] for entry in metadata.get("ownerReferences", []) if entry.get("controller")]
+    return Child(
+        key=ObjectKey(kind, metadata["namespace"], metadata["name"]),
+        uid=metadata["uid"],
+        version=metadata["resourceVersion"],
+        owner=owners[0] if owners else "",
+        applied=metadata.get("annotations", {}).get(HASH_ANNOTATION, ""),
+        fields=owned_fields(manifest, FIELD_MANAGER),
+        leaving="deletionTimestamp" in metadata,
+        role=metadata.get("labels", {}).get(labels.ROLE, ""),
+        facts=_FACTS[kind](manifest) if kind in _FACTS else None,
+    )
+
+
+def pod_of(manifest: Manifest) -> Pod:
+    """The facts of a pod."""
+    metadata, status = manifest["metadata"], manifest.get("status", {})
+    marks, notes = metadata.get("labels", {}), metadata.get("annotations", {})
+    _, _, ordinal = metadata["name"].rpartition("-")
+    return Pod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        role=marks.get(labels.ROLE, ""),
+        ordinal=int(ordinal) if ordinal.isdigit() else 0,
+        revision=marks.get(labels.REVISION, ""),
+        ready=condition(status, "Ready") == "True",
+        leaving="deletionTimestamp" in metadata,
+        address=status.get("podIP", ""),
+        counted=marks.get(labels.COUNTED) == "true",
+        drain_uid=notes.get(labels.DRAIN_UID, ""),
+        drain_deadline=float(notes.get(labels.DRAIN_DEADLINE) or 0),
+        created=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
+        trouble=_trouble(status),
+    )
+
+
+def condition(status: Mapping[str, Any], kind: str) -> str:
+    """The status of a condition; empty when it is not there."""
+    return next((entry["status"] for entry in status.get("conditions") or [] if entry["type"] == kind), "")
+
+
+def _trouble(status: Mapping[str, Any]) -> str:
+    containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    for entry in containers:
+        reason = str(entry.get("state", {}).get("waiting", {}).get("reason", ""))
+        if reason and reason not in {"ContainerCreating", "PodInitializing"}:
+            return reason
+    for entry in status.get("conditions") or []:
+        if entry["type"] == "PodScheduled" and entry["status"] == "False":
+            return str(entry.get("reason", "Unschedulable"))
+    return ""
+
+
+def _workload(manifest: Manifest) -> WorkloadFacts:
+    spec, status = manifest["spec"], manifest.get("status", {})
+    rolling = spec.get("updateStrategy", {}).get("rollingUpdate") or {}
+    return WorkloadFacts(
+        replicas=spec.get("replicas", 1),
+        partition=rolling.get("partition", 0),
+        ready=status.get("readyReplicas", 0),
+        updated=status.get("updatedReplicas", 0),
+        existing=status.get("replicas", 0),
+        current_revision=status.get("currentRevision", ""),
+        update_revision=status.get("updateRevision", ""),
+        template_revision=spec["template"]["metadata"].get("labels", {}).get(labels.REVISION, ""),
+        settled=status.get("observedGeneration", 0) >= manifest["metadata"].get("generation", 0),
+    )
+
+
+def _scaler(manifest: Manifest) -> ScalerFacts:
+    return ScalerFacts(manifest["spec"]["replicas"])
+
+
+def _revision(manifest: Manifest) -> RevisionFacts:
+    data = json.dumps(manifest.get("data") or {}, separators=(",", ":")).encode()
+    return RevisionFacts(manifest.get("revision", 0), zlib.compress(data, 6))
+
+
+def _autoscaler(manifest: Manifest) -> AutoscalerFacts:
+    for entry in manifest.get("status", {}).get("conditions") or []:
+        if entry["type"] in {"AbleToScale", "ScalingActive"} and entry["status"] == "False":
+            return AutoscalerFacts(entry.get("reason", ""), entry.get("message", ""))
+    return AutoscalerFacts("", "")
+
+
+_FACTS = {
+    "StatefulSet": _workload,
+    "Deployment": _workload,
+    "PDRoleScaler": _scaler,
+    "ControllerRevision": _revision,
+    "HorizontalPodAutoscaler": _autoscaler,
+}
+
+
+def _without_noise(manifest: Manifest) -> Manifest:
+    """A PDCluster without managedFields and without what client-side apply leaves behind: they are most of its bytes."""
+    metadata = {key: value for key, value in manifest["metadata"].items() if key != "managedFields"}
+    notes = metadata.get("annotations", {})
+    metadata["annotations"] = {
+        key: value for key, value in notes.items() if not key.startswith("kubectl.kubernetes.io/")
+    }
+    return {**manifest, "metadata": metadata}
