@@ -1,0 +1,1 @@
+"""The `pdc` command, also installed as `kubectl-pdc`."""

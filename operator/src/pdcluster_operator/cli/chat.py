@@ -1,0 +1,5 @@
+"""`pdc chat`."""
+
+
+def chat() -> None:
+    """Talk."""

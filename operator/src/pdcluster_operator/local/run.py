@@ -1,0 +1,97 @@
+"""`pdc run`: manifest to running processes. The composition of this package."""
+
+import asyncio
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pdcluster_operator.desired.naming import ROUTER, pod_name
+from pdcluster_operator.desired.pod import TLSPaths
+from pdcluster_operator.errors import LocalError
+from pdcluster_operator.local.machine import Machine, this_machine
+from pdcluster_operator.local.manifest import LocalManifest, for_this_machine, notes, read_manifest
+from pdcluster_operator.local.ports import PortKeeper, assign
+from pdcluster_operator.local.report import Reporter
+from pdcluster_operator.local.screen import Screen
+from pdcluster_operator.local.supervisor import Supervisor
+from pdcluster_operator.local.tls import write_certificates
+from pdcluster_operator.plan.plan import Plan, plan
+from pdcluster_operator.plan.site import LocalSite
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """`port` 0: any. `start_limit`: seconds that a pod may load for. `program`: what runs the planned commands."""
+
+    file: Path
+    port: int = 0
+    json: bool = False
+    verbose: bool = False
+    log_folder: Path | None = None
+    api_key_file: Path | None = None
+    start_limit: float = 600.0
+    program: Sequence[str] = field(default=(sys.executable,))
+
+
+def run(options: RunOptions) -> None:
+    """Until SIGINT or SIGTERM. Raises OperatorError when it cannot start."""
+    cluster, machine = read_manifest(options.file), this_machine()
+    api_keys = _existing(options.api_key_file)
+    folder = Path.cwd() if str(options.file) == "-" else options.file.resolve().parent
+    manifest = for_this_machine(cluster, folder, machine, api_keys)
+    with PortKeeper() as keeper, tempfile.TemporaryDirectory(prefix="pdc-") as private:
+        tls = write_certificates(cluster, Path(private)) if manifest.wants_tls else {}
+        planned = plan_here(manifest, machine, keeper, options.port, tls, api_keys)
+        asyncio.run(_supervise(planned, options, notes(cluster, machine)))
+
+
+def plan_here(
+    manifest: LocalManifest,
+    machine: Machine,
+    keeper: PortKeeper,
+    port: int,
+    tls: Mapping[str, TLSPaths],
+    api_key_file: str,
+) -> Plan:
+    cluster = manifest.cluster
+    name = cluster.metadata.name
+    workers = [
+        pod_name(name, role_name, index)
+        for role_name, role in cluster.spec.roles().items()
+        for index in range(role.first_replicas)
+    ]
+    site = LocalSite(
+        model_path=str(manifest.model_path),
+        cores=machine.cores,
+        ports=assign(keeper, workers, pod_name(name, ROUTER, 0), port),
+        profile_folder=str(manifest.folder),
+        api_key_file=api_key_file,
+        tls=tls,
+        has_rdma=machine.has_rdma,
+    )
+    return plan(cluster, site)
+
+
+async def _supervise(planned: Plan, options: RunOptions, remarks: Sequence[str]) -> None:
+    screen = Screen(options.log_folder, options.verbose)
+    loop = asyncio.get_running_loop()
+    supervisor = Supervisor(planned, options.program, screen, Reporter(options.json), options.start_limit)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, supervisor.stop)
+    try:
+        for remark in remarks:
+            screen.say(remark)
+        await supervisor.run()
+    finally:
+        screen.close()
+
+
+def _existing(file: Path | None) -> str:
+    if file is None:
+        return ""
+    if not file.is_file():
+        raise LocalError(f"--api-key-file: {file} is not a file")
+    return str(file.resolve())

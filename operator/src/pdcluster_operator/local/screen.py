@@ -1,0 +1,105 @@
+"""Everything for people, on stderr: progress while pods load, a table of what runs where, and what goes wrong."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pdcluster_operator.local.events import LogLine
+from pdcluster_operator.local.lifecycle import PodState
+from pdcluster_operator.local.pod import Pod
+from pdcluster_operator.local.report import endpoint
+
+
+class Screen:
+    """On a terminal, bars; elsewhere a line per change. `folder`: where each pod's log goes, whole."""
+
+    def __init__(self, folder: Path | None = None, verbose: bool = False, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._verbose = verbose
+        self._folder = folder
+        self._files: dict[str, TextIO] = {}
+        self._shown: dict[str, PodState] = {}
+        self._bars: dict[str, TaskID] = {}
+        self._progress: Progress | None = None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def begin(self, pods: Sequence[Pod]) -> None:
+        if not self._console.is_terminal:
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+        )
+        self._progress = Progress(*columns, console=self._console, auto_refresh=False)
+        self._progress.start()
+        self._bars = {
+            pod.plan.name: self._progress.add_task(pod.plan.name, total=1.0, state="starting") for pod in pods
+        }
+
+    def moved(self, pod: Pod) -> None:
+        if self._progress is not None:
+            self._progress.update(self._bars[pod.plan.name], completed=pod.fraction, state=pod.state.value)
+            self._progress.refresh()
+        elif self._shown.get(pod.plan.name) is not pod.state and pod.state in (PodState.STARTING, PodState.READY):
+            self.say(
+                f"{pod.plan.name}: {pod.state.value}, pid {pod.pid}"
+                if pod.pid
+                else f"{pod.plan.name}: {pod.state.value}"
+            )
+        self._shown[pod.plan.name] = pod.state
+
+    def said(self, pod: Pod, line: LogLine, raw: str) -> None:
+        if self._folder is not None:
+            self._log_file(pod.plan.name, self._folder).write(raw + "\n")
+        if self._verbose or line.is_problem:
+            self.say(f"{pod.plan.name}: {line.text}")
+
+    def died(self, pod: Pod, reason: str, delay: float) -> None:
+        when = f"in {delay:g} s" if delay else "at once"
+        self.say(f"{pod.plan.name}: {reason}; it starts again {when}")
+
+    def ready(self, pods: Sequence[Pod]) -> None:
+        """The table, and how to use what runs."""
+        self._end_progress()
+        table = Table("pod", "role", "pid", "gRPC", "metrics", "threads", "cores")
+        for pod in pods:
+            table.add_row(*_row(pod))
+        self._console.print(table)
+        router = next(pod for pod in pods if pod.plan.is_router)
+        where = endpoint(router.plan)
+        self.say(f"ready at {where}   (try: pdc chat --endpoint {where}; Ctrl-C stops everything)")
+
+    def say(self, text: str) -> None:
+        self._console.print(escape(text), highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        self._end_progress()
+        for file in self._files.values():
+            file.close()
+
+    def _end_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _log_file(self, name: str, folder: Path) -> TextIO:
+        if name not in self._files:
+            self._files[name] = (folder / f"{name}.log").open("a", buffering=1)
+        return self._files[name]
+
+
+def _row(pod: Pod) -> tuple[str, ...]:
+    plan = pod.plan
+    cpu = plan.cpu
+    cores = "any" if cpu is None or not cpu.affinity else ",".join(map(str, cpu.affinity))
+    metrics = f"http://{plan.host}:{plan.ports.metrics or plan.ports.http}/metrics"
+    grpc = "" if plan.is_router else plan.advertise
+    return (plan.name, plan.role, str(pod.pid), grpc, metrics, "" if cpu is None else str(cpu.threads), cores)
