@@ -6,12 +6,7 @@ from pathlib import Path
 import msgspec
 
 from pdcluster_worker.core.wire import Role
-
-
-class KVProtocol(enum.StrEnum):
-    RDMA = "RDMA"
-    TCP = "TCP"
-    IPC = "IPC"
+from pdcluster_worker.kv.protocol import KVProtocol as KVProtocol
 
 
 class RunnerKind(enum.StrEnum):
@@ -56,10 +51,12 @@ class ExecutorConfig(msgspec.Struct, frozen=True):
     plan_socket: str
     """ZeroMQ address (ipc://) that the engine binds and this rank's PULL connects to."""
     report_socket: str
-    """ZeroMQ address (ipc://) that the engine binds and every rank's PUSH connects to."""
+    """ZeroMQ address (ipc://) that the engine binds and this rank's PUSH connects to."""
     instance_id: str
     threads: int | None = None
     cpu_affinity: tuple[int, ...] = ()
+    host: str = ""
+    """Where the worker listens. A loopback address keeps the KV transport on loopback as well."""
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):

@@ -25,6 +25,9 @@ class ToExecutor(msgspec.Struct, frozen=True, omit_defaults=True):
     fences: tuple[int, ...] = ()
     """Answer each once everything that had arrived at the transport agent has landed in memory."""
     shutdown: bool = False
+    sent_at: float = 0.0
+    """The engine's monotonic clock when the message was made; lifetimes of transfers count from here. Engine and
+    executor share a machine, hence the clock. 0: from receipt."""
 
 
 class ExecutorReady(msgspec.Struct, frozen=True):

@@ -1,0 +1,65 @@
+"""From all threads of the executor to the engine: one thread owns the PUSH socket and joins what waits."""
+
+import queue
+import threading
+from collections.abc import Sequence
+
+import zmq
+
+from pdcluster_worker.ipc.messages import FromExecutor
+from pdcluster_worker.ipc.sockets import Sender
+
+SEND_TIMEOUT = 30.0
+LINGER = 2.0
+_END = None
+
+
+class Reporter:
+    """`put` from any thread; nothing is lost or reordered until `close`."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", address: str, rank: int) -> None:
+        self._context = context
+        self._address = address
+        self.rank = rank
+        self._queue: queue.SimpleQueue[FromExecutor | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+        self._thread.start()
+
+    def put(self, message: FromExecutor) -> None:
+        self._queue.put(message)
+
+    def close(self) -> None:
+        """Sends what is queued."""
+        self._queue.put(_END)
+        self._thread.join(LINGER + 1)
+
+    def _run(self) -> None:
+        sender: Sender[FromExecutor] = Sender(self._context, self._address, bind=False, timeout=SEND_TIMEOUT)
+        ended = False
+        while not ended:
+            messages, ended = self._take()
+            if messages:
+                sender.send(join(messages))
+        sender.close(LINGER)
+
+    def _take(self) -> tuple[list[FromExecutor], bool]:
+        """All that is queued, at least one entry; whether the end was among them."""
+        entries = [self._queue.get()]
+        while not self._queue.empty():
+            entries.append(self._queue.get_nowait())
+        return [entry for entry in entries if entry is not None], None in entries
+
+
+def join(messages: Sequence[FromExecutor]) -> FromExecutor:
+    """One message that says all of them, in order."""
+    return FromExecutor(
+        rank=messages[0].rank,
+        loading=max(message.loading for message in messages),
+        ready=next((message.ready for message in messages if message.ready is not None), None),
+        steps=tuple(step for message in messages for step in message.steps),
+        transfers=tuple(transfer for message in messages for transfer in message.transfers),
+        fences=tuple(fence for message in messages for fence in message.fences),
+        peers_added=tuple(peer for message in messages for peer in message.peers_added),
+        peers_failed=tuple(peer for message in messages for peer in message.peers_failed),
+        fatal=next((message.fatal for message in messages if message.fatal), ""),
+    )
