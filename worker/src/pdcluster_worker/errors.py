@@ -32,7 +32,12 @@ class ValidationError(WorkerError):
 
 
 class ProtocolError(WorkerError):
-    pass
+    """`kind` is the label under which it is counted: garbage, malformed, limit, order, version, layout, model or
+    revision."""
+
+    def __init__(self, message: str, kind: str = "malformed") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class TransportError(WorkerError):
