@@ -75,6 +75,10 @@ test-cluster: cluster-tools ## tests against a real API server, with pods that K
 bench-cpu: install ## CPU speed against the arithmetic bound of the same run
 	@$(RUN) python tests/bench/bench_cpu.py
 
+.PHONY: bench-step
+bench-step: install ## the scheduler alone, per step
+	@$(RUN) python tests/bench/bench_step.py
+
 .PHONY: clean
 clean: ## remove environments, caches and downloads
 	rm -rf .venv .tools .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
