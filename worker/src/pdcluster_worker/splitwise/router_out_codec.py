@@ -10,7 +10,8 @@ from pdcluster_worker.splitwise import checks, limits
 from pdcluster_worker.splitwise.request_codec import read_logprobs, write_logprobs
 from pdcluster_worker.splitwise.splitter import Splitter
 
-TOKEN_BYTES = 15
+TOKEN_BYTES = 18
+"""At most; also keeps the tokens of a full message under MAX_ITEMS."""
 LOGPROB_BYTES = 16 + 10 * limits.MAX_TOP_LOGPROBS
 STAGES_BYTES = 80
 
