@@ -47,8 +47,16 @@ imports: install
 proto-check: proto
 	git diff --exit-code -- proto/src
 
+.PHONY: crds
+crds: install ## make the CustomResourceDefinitions and docs/manifest.md from the typed model
+	$(RUN) python -m pdcluster_operator.crd.generate .
+
+.PHONY: crds-check
+crds-check: crds
+	git diff --exit-code -- manifests/crd docs/manifest.md
+
 .PHONY: check
-check: lint typecheck imports proto-check ## everything but the tests: style, types, layers, generated code
+check: lint typecheck imports proto-check crds-check ## everything but the tests: style, types, layers, generated code
 
 .PHONY: model
 model: install ## fetch the demo's chat model (93 MB) into the cache

@@ -29,7 +29,7 @@ SCALE: Schema = {
 }
 NAME_RULE: Schema = {
     "rule": f"self.metadata.name.matches('{CLUSTER_NAME}')",
-    "message": "metadata.name must be a lower-case letter, then up to 39 letters, digits or hyphens, no hyphen at the end",
+    "message": "metadata.name must be a small letter, then up to 39 small letters, digits or hyphens",
 }
 
 

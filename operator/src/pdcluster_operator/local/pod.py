@@ -42,7 +42,7 @@ class Pod:
 
     def __init__(self, plan: PodPlan, program: Sequence[str], watcher: Watcher, reaper: Reaper, limit: float) -> None:
         self.plan = plan
-        self.state = PodState.GONE
+        self.state = PodState.WAITING
         self.pid = 0
         self.fraction = 0.0
         self._program, self._watcher, self._reaper, self._limit = tuple(program), watcher, reaper, limit
@@ -62,7 +62,6 @@ class Pod:
 
     async def run(self) -> None:
         """Until stop(). Raises StartError when it fails before it was ever ready."""
-        self.state = PodState.STARTING
         while not self._stop.is_set():
             child = await self._start()
             status = await self._until_exit(child)
@@ -73,7 +72,6 @@ class Pod:
             self._watcher.died(self, self._reason or describe(status), delay)
             if await self._stopped_within(delay):
                 break
-            self._enter(PodState.STARTING)
         self._enter(PodState.GONE)
 
     async def _start(self) -> Child:
@@ -85,7 +83,7 @@ class Pod:
         except OSError as error:
             raise StartError(f"{self.plan.name}: cannot start a process: {error.strerror}") from error
         self.pid = child.pid
-        self._watcher.moved(self)
+        self._enter(PodState.STARTING)
         return child
 
     async def _until_exit(self, child: Child) -> int:

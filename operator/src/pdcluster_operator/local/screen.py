@@ -7,8 +7,9 @@ from typing import TextIO
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
+from pdcluster_operator.desired.pod import CPUShare
 from pdcluster_operator.local.events import LogLine
 from pdcluster_operator.local.lifecycle import PodState
 from pdcluster_operator.local.pod import Pod
@@ -69,7 +70,7 @@ class Screen:
     def ready(self, pods: Sequence[Pod]) -> None:
         """The table, and how to use what runs."""
         self._end_progress()
-        table = Table("pod", "role", "pid", "gRPC", "metrics", "threads", "cores")
+        table = Table(*(Column(title, no_wrap=True) for title in ("pod", "role", "pid", "gRPC", "metrics", "CPU")))
         for pod in pods:
             table.add_row(*_row(pod))
         self._console.print(table)
@@ -98,8 +99,19 @@ class Screen:
 
 def _row(pod: Pod) -> tuple[str, ...]:
     plan = pod.plan
-    cpu = plan.cpu
-    cores = "any" if cpu is None or not cpu.affinity else ",".join(map(str, cpu.affinity))
-    metrics = f"http://{plan.host}:{plan.ports.metrics or plan.ports.http}/metrics"
     grpc = "" if plan.is_router else plan.advertise
-    return (plan.name, plan.role, str(pod.pid), grpc, metrics, "" if cpu is None else str(cpu.threads), cores)
+    return (
+        plan.name,
+        plan.role,
+        str(pod.pid),
+        grpc,
+        f":{plan.ports.metrics or plan.ports.http}/metrics",
+        _cpu(plan.cpu),
+    )
+
+
+def _cpu(share: CPUShare | None) -> str:
+    if share is None:
+        return ""
+    threads = f"{share.threads} thread{'s' if share.threads > 1 else ''}"
+    return f"{threads} on {','.join(map(str, share.affinity))}" if share.affinity else threads
