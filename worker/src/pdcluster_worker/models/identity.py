@@ -1,0 +1,34 @@
+"""The name of the weights: equal ids mean that KV computed by one worker is good for another."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+from pdcluster_worker.models.checkpoint import Checkpoint
+
+WHOLE_TENSOR_BYTES = 1 << 20
+SAMPLES, SAMPLE_BYTES = 64, 4096
+
+
+def model_id(checkpoint: Checkpoint) -> str:
+    """Hex digest of the config and of every tensor's name, type, shape and content, wherever the files are.
+
+    Content is read whole up to 1 MiB and sampled beyond, so that a large checkpoint costs a moment: files of
+    different weights differ in every tensor that training touched.
+    """
+    digest = hashlib.sha256(repr(dataclasses.astuple(checkpoint.config)).encode())
+    for name in sorted(checkpoint.tensors):
+        tensor = checkpoint.tensors[name]
+        digest.update(f"|{name}|{tensor.dtype}|{tensor.shape}|{len(tensor.raw)}|".encode())
+        for piece in _pieces(tensor.raw):
+            digest.update(np.ascontiguousarray(piece))
+    return digest.hexdigest()[:32]
+
+
+def _pieces(raw: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+    if len(raw) <= WHOLE_TENSOR_BYTES:
+        return [raw]
+    starts = np.linspace(0, len(raw) - SAMPLE_BYTES, SAMPLES).astype(np.int64)
+    return [raw[start : start + SAMPLE_BYTES] for start in starts.tolist()]
