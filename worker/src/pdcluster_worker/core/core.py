@@ -9,13 +9,17 @@ from typing import Any
 from pdcluster_worker.core import events, wire
 from pdcluster_worker.core.config import CoreConfig, Snapshot
 from pdcluster_worker.core.context import Context
+from pdcluster_worker.core.decode import DecodeRole
 from pdcluster_worker.core.effects import Outbox
 from pdcluster_worker.core.ids import PeerId
+from pdcluster_worker.core.prefill import PrefillRole
 from pdcluster_worker.core.results import deliver, fail_all
 from pdcluster_worker.core.roles import WorkerRole
 from pdcluster_worker.core.wire import FailureCode, Heartbeat
 
 ROLES: dict[wire.Role, type[WorkerRole]] = {
+    wire.Role.PREFILL: PrefillRole,
+    wire.Role.DECODE: DecodeRole,
     wire.Role.MIXED: WorkerRole,
 }
 

@@ -32,12 +32,25 @@ class HeldLease:
 class Times:
     """Seconds on the engine's clock when the request passed each point; 0 where it did not."""
 
-    __slots__ = ("accepted", "first_token", "leased", "prepare", "queued", "started", "transfer_started", "transferred")
+    __slots__ = (
+        "accepted",
+        "enqueued",
+        "first_token",
+        "leased",
+        "prepare",
+        "queued",
+        "started",
+        "transfer_started",
+        "transferred",
+    )
 
     def __init__(self, accepted: float) -> None:
         self.accepted = accepted
         self.prepare = 0.0
         self.queued = accepted
+        """Prepared, for the first time in line."""
+        self.enqueued = accepted
+        """In line for a decode worker, for the last time."""
         self.leased = 0.0
         self.started = 0.0
         self.first_token = 0.0
@@ -64,6 +77,7 @@ class Job:
         "in_flight",
         "indexed",
         "key",
+        "last_peer",
         "last_plan",
         "lease",
         "lease_id",
@@ -73,6 +87,7 @@ class Job:
         "output_limit",
         "outputs",
         "parked",
+        "patience",
         "pending_tokens",
         "pins",
         "preemptions",
@@ -87,6 +102,7 @@ class Job:
         "times",
         "too_large_at",
         "transferred_bytes",
+        "window_tokens",
     )
 
     def __init__(self, request: Request, limit: int, now: float) -> None:
@@ -140,8 +156,14 @@ class Job:
         self.lease_id = LeaseId(0)
         """At a decode worker: the lease that its commit turned into blocks."""
         self.reserving_at: PeerId | None = None
+        self.last_peer: PeerId | None = None
         self.reserve_blocks = 0
         self.parked = False
+        """It was sent to wait in line at `reserving_at`."""
+        self.patience = 0.0
+        """How long it waits in line before it tries another decode worker."""
+        self.window_tokens = 0
+        """Its part of the window of reserved but unstarted prompts."""
         self.attempts = 0
         self.too_large_at: frozenset[PeerId] = frozenset()
         self.transferred_bytes = 0

@@ -23,6 +23,9 @@ class Streams:
     def open(self, stream: StreamId) -> None:
         self._handles.setdefault(stream, {})
 
+    def is_open(self, stream: StreamId) -> bool:
+        return stream in self._handles
+
     def close(self, stream: StreamId) -> list[Job]:
         """Returns the requests that nobody listens to any more."""
         jobs = list(self._handles.pop(stream, {}).values())

@@ -24,6 +24,9 @@ class Timers(Generic[OwnerT]):
     def __len__(self) -> int:
         return len(self._bucket_of)
 
+    def __contains__(self, owner: OwnerT) -> bool:
+        return owner in self._bucket_of
+
     def set(self, owner: OwnerT, when: float) -> None:
         """Replaces the owner's timer, if it has one."""
         bucket = math.ceil(when * BUCKETS_PER_SECOND)
