@@ -8,6 +8,8 @@ runs counts, and the median step of a run: what else this machine does is not th
 import statistics
 import time
 
+from report import QUICK, at_most, finish, table
+
 from pdcluster_worker.core.config import CoreConfig
 from pdcluster_worker.core.core import Core
 from pdcluster_worker.core.effects import Outbox
@@ -16,7 +18,6 @@ from pdcluster_worker.core.ids import PlanId, RequestId, StreamId
 from pdcluster_worker.core.plan import StepPlan
 from pdcluster_worker.core.request import Request, SamplingParams
 from pdcluster_worker.core.wire import Role
-from report import QUICK, at_most, finish, table
 
 PROMPT = 1280
 BLOCK = 64

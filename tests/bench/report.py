@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-Figure: TypeAlias = "float | int | str | None | Mapping[str, Figure]"
+Figure: TypeAlias = "float | int | str | Mapping[str, Figure] | None"
 QUICK = os.environ.get("QUICK", "") not in ("", "0")
 
 
