@@ -62,10 +62,7 @@ class InProcessTransport:
         self._peers[peer] = metadata.agent_name
 
     def remove_peer(self, peer: str) -> None:
-        agent = self._peers.pop(peer, None)
-        for write in self._handles.values():
-            if write.agent == agent and write.state is WriteState.PENDING:
-                write.state = WriteState.FAILED
+        self._peers.pop(peer, None)
 
     def post(self, peer: str, writes: Writes) -> WriteHandle:
         agent = self._peers.get(peer)

@@ -5,8 +5,10 @@ free themselves at the collector's whim. Import this module only after UCX's env
 """
 
 import itertools
+import threading
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import nixl_cu12._bindings as nixl
@@ -20,20 +22,49 @@ from pdcluster_worker.kv.transport import AddressArray, WriteHandle, Writes, Wri
 PROGRESS_TIMEOUT_MICROSECONDS = 10_000
 """NIXL's progress thread sleeps in poll() for at most this long. 0, NIXL's own default, spins on a whole core."""
 
-FENCE_PASSES = 64
-_ERRORS = (RuntimeError, ValueError)
-"""What the bindings raise: pybind11 exceptions derived from RuntimeError, or its conversions'."""
+ECHO_POLL_SECONDS = 0.001
+_ERRORS: tuple[type[Exception], ...] = (
+    nixl.nixlBackendError,
+    nixl.nixlCancelledError,
+    nixl.nixlInvalidParamError,
+    nixl.nixlMismatchError,
+    nixl.nixlNotAllowedError,
+    nixl.nixlNotFoundError,
+    nixl.nixlNotPostedError,
+    nixl.nixlNotSupportedError,
+    nixl.nixlRemoteDisconnectError,
+    nixl.nixlRepostActiveError,
+    nixl.nixlUnknownError,
+)
+"""They share no base but Exception."""
+
+
+@dataclass(slots=True)
+class _Agent:
+    """A peer's agent. It is forgotten once it is `leaving` and no write to it is left.
+
+    `broken`: a write failed. NIXL then fails all later ones, so the agent is loaded anew before the next.
+    """
+
+    name: str
+    metadata: bytes
+    leaving: bool = False
+    broken: bool = False
 
 
 @dataclass(slots=True)
 class _Write:
-    peer: str
+    agent: _Agent
     request: int
     state: WriteState = WriteState.PENDING
 
 
 class NixlTransport:
-    """KVTransport. State is written by the sender thread; NIXL's own thread moves the bytes."""
+    """KVTransport. State is written by the sender thread; NIXL's own thread moves the bytes.
+
+    An agent with writes pending is kept although its peer was removed: NIXL would forget it and call the writes
+    cancelled, and yet their bytes would land later (the contract suite shows it).
+    """
 
     def __init__(self, agent_name: str, on_device: bool) -> None:
         self.agent_name = agent_name
@@ -49,7 +80,9 @@ class NixlTransport:
         except _ERRORS as error:
             raise TransportError(f"NIXL's UCX backend cannot start: {error}") from error
         self._registered: nixl.nixlRegDList | None = None
-        self._agents: dict[str, str] = {}
+        self._peers: dict[str, _Agent] = {}
+        self._agents: dict[str, _Agent] = {}
+        """By name; those that are leaving as well."""
         self._writes: dict[WriteHandle, _Write] = {}
         self._numbers = itertools.count(1)
 
@@ -65,49 +98,45 @@ class NixlTransport:
         return bytes(self._agent.getLocalMD())
 
     def add_peer(self, peer: str, metadata: RankMetadata) -> None:
-        if peer in self._agents:
+        if peer in self._peers:
             raise TransportError(f"peer {peer} is known already")
-        try:
-            name = self._agent.loadRemoteMD(metadata.agent_metadata).decode()
-        except _ERRORS as error:
-            raise TransportError(f"the agent metadata of peer {peer} is not usable: {error}") from error
+        name = self._load(metadata.agent_metadata, peer)
         if name != metadata.agent_name:
             self._agent.invalidateRemoteMD(name)
             raise TransportError(f"the agent metadata of peer {peer} is that of {name}, not {metadata.agent_name}")
-        self._agents[peer] = name
+        agent = self._agents.setdefault(name, _Agent(name, metadata.agent_metadata))
+        agent.leaving = False
+        self._peers[peer] = agent
 
     def remove_peer(self, peer: str) -> None:
-        name = self._agents.pop(peer, None)
-        if name is None:
-            return
-        for write in self._writes.values():
-            if write.peer == peer and write.state is WriteState.PENDING:
-                write.state = self._state(write)
-        self._agent.invalidateRemoteMD(name)
-        for write in self._writes.values():
-            if write.peer == peer and write.state is WriteState.PENDING:
-                write.state = WriteState.FAILED
+        agent = self._peers.pop(peer, None)
+        if agent is not None:
+            agent.leaving = True
+            self._forget_if_done(agent)
 
     def post(self, peer: str, writes: Writes) -> WriteHandle:
-        name = self._agents.get(peer)
-        if name is None:
+        agent = self._peers.get(peer)
+        if agent is None:
             raise TransportError(f"peer {peer} is not known")
+        if agent.broken and not self._in_use(agent):
+            self._agent.invalidateRemoteMD(agent.name)
+            self._load(agent.metadata, peer)
+            agent.broken = False
         local = self._descriptors(writes.local, writes.length, writes.local_device)
         remote = self._descriptors(writes.remote, writes.length, writes.remote_device)
         try:
-            request = self._agent.createXferReq(nixl.NIXL_WRITE, local, remote, name, "", [self._backend])
+            request = self._agent.createXferReq(nixl.NIXL_WRITE, local, remote, agent.name, "", [self._backend])
         except _ERRORS as error:
             raise TransportError(f"cannot prepare a write to peer {peer}: {error}") from error
-        write = _Write(peer, request)
-        write.state = self._started(write)
         handle = WriteHandle(next(self._numbers))
-        self._writes[handle] = write
+        write = self._writes[handle] = _Write(agent, request)
+        self._note(write, lambda: self._agent.postXferReq(request, ""))
         return handle
 
     def poll(self, handle: WriteHandle) -> WriteState:
         write = self._writes[handle]
         if write.state is WriteState.PENDING:
-            write.state = self._state(write)
+            self._note(write, lambda: self._agent.getXferStatus(write.request))
         return write.state
 
     def release(self, handle: WriteHandle) -> None:
@@ -116,20 +145,16 @@ class NixlTransport:
             raise StateError(f"handle {handle} is pending")
         del self._writes[handle]
         self._agent.releaseXferReq(write.request)
+        self._forget_if_done(write.agent)
 
     def drain(self, timeout: float) -> bool:
+        """First the kernel's side, then UCX's: what UCX has read, it has stored before it answers an echo."""
         deadline = time.monotonic() + timeout
-        if not wait_until_read(deadline):
-            return False
-        for _ in range(FENCE_PASSES):
-            self._agent.getNotifs({}, [self._backend])
-        return True
+        return wait_until_read(deadline) and self._echo(deadline)
 
     def close(self) -> None:
-        for peer in list(self._agents):
+        for peer in list(self._peers):
             self.remove_peer(peer)
-        for handle in list(self._writes):
-            self.release(handle)
         if self._registered is not None:
             self._agent.deregisterMem(self._registered, [self._backend])
             self._registered = None
@@ -140,17 +165,39 @@ class NixlTransport:
         rows[:, 0], rows[:, 1], rows[:, 2] = addresses, lengths, device
         return nixl.nixlXferDList(self._segment, rows)
 
-    def _started(self, write: _Write) -> WriteState:
+    def _note(self, write: _Write, ask: Callable[[], "nixl.nixl_status_t"]) -> None:
+        """Asks NIXL and keeps the state; a write becomes final here alone."""
         try:
-            return _state_of(self._agent.postXferReq(write.request, ""))
+            write.state = _state_of(ask())
         except _ERRORS:
-            return WriteState.FAILED
+            write.state = WriteState.FAILED
+        if write.state is WriteState.FAILED:
+            write.agent.broken = True
 
-    def _state(self, write: _Write) -> WriteState:
+    def _load(self, metadata: bytes, peer: str) -> str:
+        """Returns the agent's name."""
         try:
-            return _state_of(self._agent.getXferStatus(write.request))
-        except _ERRORS:
-            return WriteState.FAILED
+            return str(self._agent.loadRemoteMD(metadata).decode())
+        except _ERRORS as error:
+            raise TransportError(f"the agent metadata of peer {peer} is not usable: {error}") from error
+
+    def _in_use(self, agent: _Agent) -> bool:
+        return any(write.agent is agent for write in self._writes.values())
+
+    def _forget_if_done(self, agent: _Agent) -> None:
+        if agent.leaving and not self._in_use(agent) and self._agents.pop(agent.name, None) is not None:
+            self._agent.invalidateRemoteMD(agent.name)
+
+    def _echo(self, deadline: float) -> bool:
+        """Sends a note to this agent itself, through the same queues as the peers' writes, and waits for it."""
+        note = uuid.uuid4().bytes
+        self._agent.genNotif(self.agent_name, note, [self._backend])
+        pause = threading.Event()
+        while note not in self._agent.getNotifs({}, [self._backend]).get(self.agent_name, []):
+            if time.monotonic() >= deadline:
+                return False
+            pause.wait(ECHO_POLL_SECONDS)
+        return True
 
 
 def _state_of(status: "nixl.nixl_status_t") -> WriteState:

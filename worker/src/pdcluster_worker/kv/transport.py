@@ -63,7 +63,11 @@ class KVTransport(Protocol):
         ...
 
     def remove_peer(self, peer: str) -> None:
-        """Forgets the peer; no effect if unknown. Its pending handles become final: FAILED, unless they were done."""
+        """Posts to the peer fail from now on. No effect if unknown.
+
+        Pending handles stay pending until their bytes have landed or can no longer land. The peer may be added
+        again at once, with the same agent or a new one.
+        """
         ...
 
     def post(self, peer: str, writes: Writes) -> WriteHandle:
