@@ -11,6 +11,7 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 from core_executor import FakeExecutor, sampled_token
@@ -58,6 +59,8 @@ class RunningTransfer:
     spec: TransferSpec
     posted: int = 0
     landing: int = 0
+    started: bool = False
+    """Its plan runs, or it came without one."""
     cancelled: bool = False
     failed: bool = False
 
@@ -98,7 +101,9 @@ class Node:
             self.cluster.later(0.001, lambda transfer_id=transfer_id: self.cancel(transfer_id))
         for spec in outbox.transfers:
             self.start_transfer(spec)
-        self.plans.extend(outbox.plans)
+        for plan in outbox.plans:
+            self.plans.append(plan)
+            self.transfers.update({spec.transfer_id: RunningTransfer(spec) for spec in plan.transfers})
         self.run_plans()
         for peer, to_decode in outbox.decodes.items():
             self.cluster.send_all(self, peer, prefill_events(self.peer, to_decode))
@@ -132,18 +137,18 @@ class Node:
         if not self.alive:
             return
         plan = self.plans.pop(0)
-        before = len(self.executor.transfers)
         done = self.executor.run(plan)
         self.busy = False
-        for spec in self.executor.transfers[before:]:
-            self.transfers[spec.transfer_id] = RunningTransfer(spec)
+        for spec in plan.transfers:
+            if spec.transfer_id in self.transfers:
+                self.transfers[spec.transfer_id].started = True
         for transfer in list(self.transfers.values()):
             self.post(transfer, plan)
         self.handle(done)
         self.run_plans()
 
     def start_transfer(self, spec: TransferSpec) -> None:
-        transfer = self.transfers[spec.transfer_id] = RunningTransfer(spec)
+        transfer = self.transfers[spec.transfer_id] = RunningTransfer(spec, started=True)
         assert spec.slot == -1
         assert spec.computed_tokens == spec.tokens
         self.post(transfer, None)
@@ -156,6 +161,8 @@ class Node:
 
     def post(self, transfer: RunningTransfer, plan: StepPlan | None) -> None:
         """Write the blocks that are complete by now."""
+        if not transfer.started:
+            return
         spec = transfer.spec
         computed = spec.computed_tokens
         if plan is not None and spec.slot in plan.slots:
@@ -371,13 +378,14 @@ class Cluster:
         for reserved in out.reserved:
             client, epoch = node.handles[reserved.handle]
             if epoch == client.epoch and not client.outcome:
-                self.later(0.002, lambda client=client, peer=reserved.decode: self._attach(client, epoch, peer))
+                attach = partial(self._attach, client, epoch, reserved.decode)
+                self.later(0.002, attach)
         for note in (*out.handed_off, *out.finished, *out.failed):
             assert note.handle not in node.ended_handles, "a request ended twice"
             node.ended_handles.add(note.handle)
             client, epoch = node.handles[note.handle]
             if epoch == client.epoch and not client.outcome:
-                self.later(0.0, lambda client=client, note=note, epoch=epoch: self._ended(client, epoch, node, note))
+                self.later(0.0, partial(self._ended, client, epoch, node, note))
 
     def _token(self, client: Client, epoch: int, index: int, token: int) -> None:
         if client.outcome == "aborted":

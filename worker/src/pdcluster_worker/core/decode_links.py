@@ -64,6 +64,11 @@ class DecodeLink:
         self.last_heard = now
         self.suspect = False
 
+    def fade(self, now: float) -> None:
+        """Forget what is too old to matter."""
+        self.withdrawn.expire(now)
+        self.ended.expire(now)
+
     def answered(self, key: RequestKey, now: float) -> None:
         """A final answer to a Reserve."""
         self.heard(now)

@@ -71,10 +71,10 @@ class DecodePeers:
         if link is None:
             return
         link.heard(now)
+        if not link.leases.equals(event.heartbeat):
+            link.send_full = True
         if event.heartbeat.full:
             self._compare(link, event.heartbeat, now)
-        elif not link.leases.equals(event.heartbeat):
-            link.send_full = True
 
     def expire(self, now: float) -> None:
         for peer in self._graces.due(now):
@@ -93,6 +93,7 @@ class DecodePeers:
         if waiting:
             due.extend(peer for peer, link in self._links.items() if link.linked and not link.told_demand)
         for peer in dict.fromkeys(due):
+            self._links[peer].fade(now)
             heartbeat = self._links[peer].heartbeat(self._binding.demand_blocks, waiting)
             self._context.decode(peer).heartbeat = heartbeat
             self._beats.set(peer, now + self._context.config.heartbeat_interval)
@@ -114,4 +115,3 @@ class DecodePeers:
         for unknown_id in unknown if link.linked else ():
             link.close_lease(unknown_id)
             self._context.decode(link.peer).writes_closed.append(WritesClosedOut(lease=unknown_id, epoch=0))
-        link.send_full = link.send_full or bool(unknown)

@@ -50,6 +50,8 @@ class PrefillLinks:
             return []
         self._renewed[peer] = now
         self.credits.heard(peer, heartbeat)
+        if not self._table.set_of(peer).equals(heartbeat):
+            self._linked[peer] = True
         if heartbeat.full:
             listed = set(heartbeat.lease_ids)
             old = now - self._context.config.lease_grace
@@ -58,8 +60,6 @@ class PrefillLinks:
                 for lease in self._table.of_peer(peer)
                 if lease.live and lease.lease_id not in listed and lease.granted_at <= old
             ]
-        if not self._table.set_of(peer).equals(heartbeat):
-            self._linked[peer] = True
         return []
 
     def expired(self, now: float) -> list[Lease]:
