@@ -88,7 +88,9 @@ class PagedAttention:
         chunks: list[PromptChunk] = []
         decodes: dict[int, list[tuple[int, int, IntpArray]]] = {}
         row = 0
-        for start, count, table in zip(tokens.starts.tolist(), tokens.counts.tolist(), tokens.block_tables, strict=True):
+        for start, count, table in zip(
+            tokens.starts.tolist(), tokens.counts.tolist(), tokens.block_tables, strict=True
+        ):
             blocks = table[: -(-(start + count) // self._block_size)].astype(np.intp)
             if count == 1:
                 decodes.setdefault(len(blocks), []).append((row, start + 1, blocks))
@@ -116,7 +118,9 @@ class PagedAttention:
         on_written(layer)
         out = self._scratch.array("out", (total, self._kv_heads, self._group, self._head_dim))
         region = self._regions[layer]
-        tasks: list[Task] = [self._chunk_task(c, h, queries, region, out) for c in step.chunks for h in self._each_head()]
+        tasks: list[Task] = [
+            self._chunk_task(c, h, queries, region, out) for c in step.chunks for h in self._each_head()
+        ]
         tasks += [self._group_task(group, queries, region, out) for group in step.groups]
         self._workers.run(tasks)
         return out.reshape(total, self._heads * self._head_dim)

@@ -8,35 +8,48 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from pdcluster_worker.kv.layout import KVLayout
 from pdcluster_worker.models.config import ModelConfig
 from pdcluster_worker.models.cpu_attention import PagedAttention, StepLayout
+from pdcluster_worker.models.cpu_matmul import Multiply, measure, numpy_multiply
 from pdcluster_worker.models.cpu_workers import Scratch, Workers
 from pdcluster_worker.models.ops import IntArray, Tokens
 from pdcluster_worker.models.weights import Linear, ModelWeights
 
 FloatArray = npt.NDArray[np.float32]
-Multiply = Callable[[FloatArray, FloatArray, FloatArray], None]
+
+MEASURED_ROWS = 4096
+"""Of the weight that the choice of a library is measured on, so that it takes a moment for large models too."""
 
 
 class CpuOps:
-    """Implements `Ops[FloatArray]`. `multiply` may be set once the weights are there to measure with."""
+    """Implements `Ops[FloatArray]`."""
 
     dtype = "float32"
     device = "cpu"
 
-    def __init__(self, config: ModelConfig, workers: Workers, multiply: Multiply) -> None:
+    def __init__(self, config: ModelConfig, workers: Workers) -> None:
         self._config = config
         self._workers = workers
         self._scratch = Scratch()
         self._attention: PagedAttention | None = None
         self._step: StepLayout | None = None
-        self.multiply = multiply
+        self._multiply: Multiply = numpy_multiply
 
     def place(self, array: FloatArray) -> FloatArray:
         return array
 
-    def allocate_kv(self, shape: tuple[int, ...], layers: int) -> list[tuple[int, int, int]]:
-        regions = [np.zeros(shape, np.float32) for _ in range(layers)]
+    def tune(self, weights: ModelWeights[FloatArray]) -> None:
+        layer = weights.layers[0]
+        sample = max((layer.qkv, layer.output, layer.down), key=lambda linear: linear.weight.size).weight
+        self._multiply = measure(sample[:MEASURED_ROWS])
+
+    def free_bytes(self) -> int | None:
+        return None
+
+    def allocate_kv(self, layout: KVLayout, max_model_length: int) -> list[tuple[int, int, int]]:
+        shape = (2, layout.num_blocks, layout.kv_heads, layout.block_size, layout.head_dim)
+        regions = [np.zeros(shape, np.float32) for _ in range(layout.layers)]
         self._attention = PagedAttention(self._config, regions, self._workers)
         return [(region.ctypes.data, region.nbytes, 0) for region in regions]
 
@@ -73,7 +86,7 @@ class CpuOps:
 
     def linear(self, x: FloatArray, layer: Linear[FloatArray]) -> FloatArray:
         out = self._scratch.array("product", (x.shape[0], layer.weight.shape[1]))
-        self.multiply(x, layer.weight, out)
+        self._multiply(x, layer.weight, out)
         if layer.bias is not None:
             out += layer.bias
         return out
@@ -104,9 +117,9 @@ class CpuOps:
     def host(self, x: FloatArray) -> FloatArray:
         return x
 
-    def argmax(self, x: FloatArray) -> list[int]:
-        chosen: list[int] = np.argmax(x, axis=1).tolist()
-        return chosen
+    def argmax(self, x: FloatArray) -> tuple[list[int], FloatArray]:
+        chosen = np.argmax(x, axis=1)
+        return chosen.tolist(), x[np.arange(len(x)), chosen]
 
 
 def _normalise(x: FloatArray, weight: FloatArray, eps: float, out: FloatArray) -> None:

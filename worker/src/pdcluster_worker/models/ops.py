@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from pdcluster_worker.kv.layout import KVLayout
 from pdcluster_worker.models.weights import Linear, ModelWeights
 
 IntArray = npt.NDArray[np.int32]
@@ -42,7 +43,15 @@ class Ops(Protocol[T]):
         """A parameter, in the device's memory and the computing type. May keep the array itself."""
         ...
 
-    def allocate_kv(self, shape: tuple[int, ...], layers: int) -> list[tuple[int, int, int]]:
+    def tune(self, weights: ModelWeights[T]) -> None:
+        """Chooses by measurement what depends on the machine."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Device memory that KV may take now; None where memory is the host's."""
+        ...
+
+    def allocate_kv(self, layout: KVLayout, max_model_length: int) -> list[tuple[int, int, int]]:
         """One zeroed region per layer; (address, bytes, device index) of each. They never move."""
         ...
 
@@ -74,6 +83,6 @@ class Ops(Protocol[T]):
         """As float32 in host memory; waits for the device."""
         ...
 
-    def argmax(self, x: T) -> list[int]:
-        """Per row the position of the largest value, the lowest among equals."""
+    def argmax(self, x: T) -> tuple[list[int], FloatArray]:
+        """Per row the position of the largest value, the lowest among equals, and that value. NaN is largest."""
         ...

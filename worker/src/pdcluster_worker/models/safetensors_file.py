@@ -82,7 +82,9 @@ def _tensor(path: Path, name: str, entry: _Entry, body: npt.NDArray[np.uint8]) -
     if stop > len(body):
         raise CheckpointError(f"{label} ends at byte {stop} of the data, which has {len(body)}: the file is truncated")
     raw = body[start:stop]
-    return StoredTensor(label, entry.shape, entry.dtype, raw, partial(_read_rows, raw, entry.shape, width, kind, convert))
+    return StoredTensor(
+        label, entry.shape, entry.dtype, raw, partial(_read_rows, raw, entry.shape, width, kind, convert)
+    )
 
 
 def _read_rows(

@@ -1,8 +1,8 @@
 """Text to token ids and back, and the chat template, from a checkpoint folder or a .gguf file.
 
-Immutable once loaded. Decoding works on bytes: `pieces[id]` is what a token adds to the text, so that a stream of tokens
-is a stream of bytes whose UTF-8 may be incomplete at any point. A token that the tokenizer lacks, or a special one, adds
-nothing.
+Immutable once loaded. Decoding works on bytes: `pieces[id]` is what a token adds to the text, so that a stream of
+tokens is a stream of bytes whose UTF-8 may be incomplete at any point. A token that the tokenizer lacks, or a special
+one, adds nothing.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a checkpoint says about generation: end tokens, sampling defaults and limits, from its files or GGUF metadata."""
+"""What a checkpoint says about generation: end tokens, sampling defaults and limits, from its files."""
 
 from pathlib import Path
 from typing import Any

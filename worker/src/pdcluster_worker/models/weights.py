@@ -18,7 +18,9 @@ from pdcluster_worker.models.rotary import halves_order, inverse_frequencies
 T = TypeVar("T")
 """A parameter where it is computed with: a NumPy array, or a tensor on a device."""
 
-PIECE_ELEMENTS = 1 << 20
+PIECE_ELEMENTS = 1 << 17
+"""Read and transposed at a time: small enough for a core's cache."""
+PROGRESS_STEP = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class WeightLoader(Generic[T]):
         self._total = sum(functools.reduce(int.__mul__, s) for s in expected_tensors(self._config).values())
         self._read = 0
         self._bytes = 0
+        self._reported = 0.0
 
     def load(self) -> ModelWeights[T]:
         config = self._config
@@ -93,9 +96,7 @@ class WeightLoader(Generic[T]):
             down=self._linear([f"{prefix}.mlp.down_proj"], config.mlp_bias),
         )
 
-    def _linear(
-        self, names: list[str], bias: bool, orders: dict[str, npt.NDArray[np.intp]] | None = None
-    ) -> Linear[T]:
+    def _linear(self, names: list[str], bias: bool, orders: dict[str, npt.NDArray[np.intp]] | None = None) -> Linear[T]:
         """Merges projections side by side; `orders` says for some in which order to take their rows."""
         tensors = [self._checkpoint.tensors[f"{name}.weight"] for name in names]
         weight = np.empty((tensors[0].shape[1], sum(tensor.shape[0] for tensor in tensors)), np.float32)
@@ -117,7 +118,7 @@ class WeightLoader(Generic[T]):
             np.copyto(target, self._rows(name)[order].T)
             return
         tensor = self._checkpoint.tensors[name]
-        step = max(1, PIECE_ELEMENTS // tensor.shape[1] // 8)
+        step = max(1, PIECE_ELEMENTS // tensor.shape[1])
         for start in range(0, tensor.shape[0], step):
             stop = min(start + step, tensor.shape[0])
             np.copyto(target[:, start:stop], tensor.read(start, stop).T)
@@ -131,7 +132,10 @@ class WeightLoader(Generic[T]):
 
     def _advance(self, elements: int) -> None:
         self._read += elements
-        self._on_progress(self._read / self._total)
+        fraction = self._read / self._total
+        if fraction - self._reported >= PROGRESS_STEP or self._read == self._total:
+            self._reported = fraction
+            self._on_progress(fraction)
 
     def _finish(self, array: FloatArray) -> T:
         self._bytes += array.nbytes
