@@ -15,7 +15,7 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class Verification(enum.StrEnum):
-    """How much of the KV that a step reads is compared with what its tokens say."""
+    """How much of the KV that a step reads is compared with what its tokens say. OFF: none is written either."""
 
     OFF = "off"
     SAMPLED = "sampled"
