@@ -12,8 +12,10 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 
+import msgspec
 import structlog
 import zmq
 
@@ -76,14 +78,18 @@ class ExecutorProcess:
 
     def send(self, message: ToExecutor) -> None:
         """Queues the message. The first caller's thread must make all later calls. Raises ExecutorError when the
-        executor has not read for long; a dead executor takes messages silently (`on_exit` tells)."""
+        executor has not read for long; a dead executor takes messages silently (`on_exit` tells).
+
+        Lifetimes of transfers count from `sent_at`, which is now unless the message says."""
         if self._sender is None:
             self._sender = Sender(self._context, self._config.plan_socket, bind=True, timeout=SEND_TIMEOUT)
             self._sending_thread = threading.get_ident()
         if threading.get_ident() != self._sending_thread:
             raise StateError("the executor's socket belongs to another thread")
         if self.alive:
-            self._sender.send(message)
+            self._sender.send(
+                message if message.sent_at else msgspec.structs.replace(message, sent_at=time.monotonic())
+            )
 
     def stop(self, timeout: float) -> None:
         """Asks for an orderly end, waits `timeout` seconds, then kills. Call it on the thread that sends."""
