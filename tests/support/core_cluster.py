@@ -18,7 +18,6 @@ from core_executor import FakeExecutor, sampled_token
 from core_requests import expected_tokens, make_config, prepared
 
 from pdcluster_worker.core import effects, events
-from pdcluster_worker.core.blocks import Holder
 from pdcluster_worker.core.core import Core
 from pdcluster_worker.core.ids import PeerId, RequestKey, StreamId
 from pdcluster_worker.core.plan import StepPlan, TransferSpec
@@ -193,8 +192,7 @@ class Node:
         if receiver is None or not receiver.alive:
             transfer.failed = True
         else:
-            holder = receiver.core._context.pool.holder_of(block)
-            assert holder in (Holder.LEASED, Holder.QUARANTINED), f"a write landed in a {holder.name} block"
+            assert receiver.core.may_be_written(block), "a write landed outside any lease"
             receiver.executor.write(block, content)
         self.finish_transfer(transfer)
 

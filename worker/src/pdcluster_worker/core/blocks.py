@@ -10,23 +10,27 @@ executor may read or write the block.
 """
 
 import enum
+import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from pdcluster_worker.core.hashing import HASH_BYTES
 from pdcluster_worker.core.prefix import PrefixIndex
 from pdcluster_worker.errors import StateError
 
 
-class Holder(enum.IntEnum):
-    FREE = 0
-    RUNNING = 1
-    PREFIX = 2
-    LEASED = 3
-    QUARANTINED = 4
+class Holder(enum.Enum):
+    FREE = "free"
+    RUNNING = "running"
+    PREFIX = "prefix"
+    LEASED = "leased"
+    QUARANTINED = "quarantined"
 
 
 class BlockPool:
-    """Blocks 0 to num_blocks - 1, reference-counted. Allocation is all or nothing."""
+    """Blocks 0 to num_blocks - 1, reference-counted. Allocation is all or nothing.
+
+    Whoever holds blocks says as what when giving them back; so nothing is kept per block but its references.
+    """
 
     def __init__(self, num_blocks: int, prefix_caching: bool = True) -> None:
         self.num_blocks = num_blocks
@@ -36,23 +40,27 @@ class BlockPool:
         """References that end with an issued plan."""
         self._free = list(range(num_blocks - 1, -1, -1))
         self._references = [0] * num_blocks
-        self._holder = [Holder.FREE] * num_blocks
-        self._counts = [num_blocks, 0, 0, 0, 0]
+        self._leased = 0
+        self._quarantined = 0
         self._after_plan: dict[int, list[Sequence[int]]] = {}
 
     @property
     def available(self) -> int:
         """Blocks that could be allocated now, evicting what nobody references."""
-        return len(self._free) + self.index.idle_count
+        return len(self._free) + len(self.index.idle)
 
     def counts(self) -> dict[str, int]:
-        return {holder.name.lower(): self._counts[holder] for holder in Holder}
+        """By holder; they add up to the pool, as the running ones are those that nobody else holds."""
+        others = {
+            Holder.FREE.value: len(self._free),
+            Holder.PREFIX.value: len(self.index.idle),
+            Holder.LEASED.value: self._leased,
+            Holder.QUARANTINED.value: self._quarantined,
+        }
+        return {**others, Holder.RUNNING.value: self.num_blocks - sum(others.values())}
 
-    def count(self, holder: Holder) -> int:
-        return self._counts[holder]
-
-    def holder_of(self, block: int) -> Holder:
-        return self._holder[block]
+    def references(self, block: int) -> int:
+        return self._references[block]
 
     def allocate(self, number: int, holder: Holder) -> list[int] | None:
         """So many blocks for one new owner, or None and no change when there are not enough."""
@@ -63,48 +71,54 @@ class BlockPool:
         blocks = self._free[split:]
         blocks.reverse()
         del self._free[split:]
-        while len(blocks) < number:
-            blocks.append(self.index.evict())
+        if number > taken:
+            blocks += self.index.evict(number - taken)
+        references = self._references
         for block in blocks:
-            self._references[block] = 1
-            self._holder[block] = holder
-        self._counts[Holder.FREE] -= taken
-        self._counts[Holder.PREFIX] -= number - taken
-        self._counts[holder] += number
+            references[block] = 1
+        if holder is Holder.LEASED:
+            self._leased += number
         return blocks
 
     def match(self, hashes: bytes, limit: int) -> list[int]:
         """Reference and return the indexed blocks of the longest known prefix, at most `limit`."""
         blocks = self.index.match(hashes, limit)
+        references = self._references
         for block in blocks:
-            if self._references[block] == 0:
-                self.index.revive(block)
-                self._move(block, Holder.RUNNING)
-            self._references[block] += 1
+            if references[block] == 0:
+                del self.index.idle[block]
+            references[block] += 1
         return blocks
 
-    def add_to_index(self, blocks: Sequence[int], hashes: bytes, first: int, end: int) -> None:
-        """Index blocks [first, end) of a request: complete, and never to be written again."""
-        for position in range(first, min(end, len(hashes) // HASH_BYTES)):
-            offset = position * HASH_BYTES
-            self.index.add(blocks[position], hashes[offset : offset + HASH_BYTES])
+    def convert_leased(self, number: int, target: Holder) -> None:
+        """So many leased blocks go to a request of this worker, or into quarantine."""
+        self._leased -= number
+        if target is Holder.QUARANTINED:
+            self._quarantined += number
 
-    def convert(self, blocks: Iterable[int], target: Holder) -> None:
-        """Hand exclusively owned blocks from one holder to another."""
-        for block in blocks:
-            if self._references[block] != 1:
-                raise StateError(f"block {block} has {self._references[block]} references; only one may change hands")
-            self._move(block, target)
-
-    def release(self, blocks: Sequence[int], after_plan: int = 0) -> None:
+    def release(self, blocks: Sequence[int], after_plan: int = 0, holder: Holder = Holder.RUNNING) -> None:
         """Drop one reference of each block, once plan `after_plan` is done."""
         if after_plan > self.completed_plan:
             self._after_plan.setdefault(after_plan, []).append(blocks)
             self.pending += len(blocks)
             return
+        if holder is Holder.LEASED:
+            self._leased -= len(blocks)
+        elif holder is Holder.QUARANTINED:
+            self._quarantined -= len(blocks)
+        references, index, idle, free = self._references, self.index, self.index.idle, self._free
         # The end of a prefix goes first, so that eviction takes tails before the heads that lead to them.
         for block in reversed(blocks):
-            self._drop_reference(block)
+            remaining = references[block] - 1
+            references[block] = remaining
+            if remaining > 0:
+                continue
+            if remaining < 0:
+                raise StateError(f"block {block} was released twice")
+            if block in index:
+                idle[block] = None
+            else:
+                free.append(block)
 
     def plan_done(self, plan: int) -> None:
         """Plans end in the order of their ids."""
@@ -118,38 +132,23 @@ class BlockPool:
         for plan in sorted(self._after_plan):
             self.plan_done(plan)
 
-    def check_integrity(self) -> None:
-        """Recount everything; raises StateError where the counts disagree. For tests and debugging: slow."""
-        for holder in Holder:
-            if self._holder.count(holder) != self._counts[holder]:
-                raise StateError(f"{holder.name} counts {self._counts[holder]}, has {self._holder.count(holder)}")
-        free = set(self._free)
-        if len(free) != len(self._free):
-            raise StateError("a block is twice on the free list")
-        for block, holder in enumerate(self._holder):
-            unreferenced = holder in (Holder.FREE, Holder.PREFIX)
-            consistent = (
-                unreferenced == (self._references[block] == 0)
-                and (holder is Holder.FREE) == (block in free)
-                and (holder is Holder.PREFIX) == self.index.is_idle(block)
-            )
-            if not consistent:
-                raise StateError(f"block {block} is {holder.name} with {self._references[block]} references")
+    def check_integrity(self, owned: Iterable[Sequence[int]] | None = None) -> None:
+        """Recount everything; raises StateError where the books disagree. Slow: for tests and debugging.
 
-    def _drop_reference(self, block: int) -> None:
-        remaining = self._references[block] - 1
-        if remaining < 0:
-            raise StateError(f"block {block} was released twice")
-        self._references[block] = remaining
-        if remaining:
+        `owned` is every list of blocks that somebody references, those that wait for a plan left out.
+        """
+        unreferenced = {block for block, number in enumerate(self._references) if number == 0}
+        free, idle = set(self._free), set(self.index.idle)
+        if len(free) != len(self._free) or free & idle or free | idle != unreferenced:
+            raise StateError("the free and the idle blocks are not exactly the unreferenced ones")
+        if any((block in self.index) for block in free) or not all((block in self.index) for block in idle):
+            raise StateError("a free block is indexed, or an idle one is not")
+        if min(self._leased, self._quarantined, self.pending, self.counts()["running"]) < 0:
+            raise StateError(f"a count is negative: {self.counts()}")
+        if owned is None:
             return
-        if self.index.retire(block):
-            self._move(block, Holder.PREFIX)
-        else:
-            self._free.append(block)
-            self._move(block, Holder.FREE)
-
-    def _move(self, block: int, target: Holder) -> None:
-        self._counts[self._holder[block]] -= 1
-        self._counts[target] += 1
-        self._holder[block] = target
+        waiting = itertools.chain.from_iterable(self._after_plan.values())
+        counted = Counter(itertools.chain.from_iterable(itertools.chain(owned, waiting)))
+        wrong = [block for block, number in enumerate(self._references) if number != counted[block]]
+        if wrong:
+            raise StateError(f"the references of blocks {wrong[:8]} are not those of their owners")

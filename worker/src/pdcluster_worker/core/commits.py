@@ -62,7 +62,7 @@ def _start(role: "DecodeRole", event: CommitAsked, lease: Lease, now: float) -> 
     job.computed = request.num_tokens
     job.final_position = limit - 1
     complete = request.num_tokens // config.block_size
-    role.context.pool.add_to_index(job.blocks, job.hashes, len(lease.matched), complete)
+    role.context.pool.index.add(job.blocks, job.hashes, len(lease.matched), complete)
     job.indexed = complete
     job.transferred_bytes = event.transferred_bytes
     job.times.first_token = now

@@ -107,7 +107,13 @@ class Core:
 
     def check_integrity(self) -> None:
         """Raises StateError where the books do not balance. For tests and debugging: slow."""
-        self._context.pool.check_integrity()
+        jobs = self._context.jobs.values()
+        owned = [job.blocks for job in jobs if not job.ended]
+        self._context.pool.check_integrity([*owned, *self._role.owned_blocks()])
+
+    def may_be_written(self, block: int) -> bool:
+        """Whether a lease, live or quarantined, lets a peer write the block. For tests and debugging: slow."""
+        return any(block in blocks for blocks in self._role.writable_blocks())
 
     def _expire(self, now: float) -> None:
         for job in self._context.job_timers.due(now):

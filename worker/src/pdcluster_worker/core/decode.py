@@ -4,7 +4,7 @@ What it holds for peers is in the lease table, the queue of reservations and the
 here, by the engine loop thread.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pdcluster_worker.core import events
@@ -175,6 +175,12 @@ class DecodeRole(WorkerRole):
 
     def kv_peers(self) -> int:
         return self.links.count()
+
+    def owned_blocks(self) -> Iterator[Sequence[int]]:
+        return self.table.owned_blocks()
+
+    def writable_blocks(self) -> Iterator[Sequence[int]]:
+        return self.table.writable_blocks()
 
     def is_empty(self) -> bool:
         return not len(self.table) and self.reservations.is_empty()

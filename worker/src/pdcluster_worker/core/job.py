@@ -5,7 +5,8 @@ import struct
 from pdcluster_worker.core.effects import FailedNote, FinishedNote, HandedOffNote
 from pdcluster_worker.core.ids import LeaseId, PeerId, RequestKey, StreamId
 from pdcluster_worker.core.request import OutputToken, Request, TokenLogprob
-from pdcluster_worker.core.state import RequestState, check_transition
+from pdcluster_worker.core.state import TRANSITIONS, RequestState
+from pdcluster_worker.errors import StateError
 
 NO_TOKENS: frozenset[int] = frozenset()
 
@@ -170,7 +171,8 @@ class Job:
         self.times = Times(now)
 
     def move(self, state: RequestState) -> None:
-        check_transition(self.state, state)
+        if state not in TRANSITIONS[self.state]:
+            raise StateError(f"a request cannot go from {self.state.value} to {state.value}")
         self.state = state
 
     @property

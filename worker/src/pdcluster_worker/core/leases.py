@@ -104,7 +104,7 @@ class LeaseTable:
 
     def commit(self, lease: Lease) -> list[int]:
         """The KV is complete: the blocks, matched ones first, belong to the request from now on."""
-        self._pool.convert(lease.blocks, Holder.RUNNING)
+        self._pool.convert_leased(len(lease.blocks), Holder.RUNNING)
         self._stop_living(lease)
         self._forget(lease)
         return lease.matched + lease.blocks
@@ -116,17 +116,28 @@ class LeaseTable:
         self._stop_living(lease)
         self._pool.release(lease.matched)
         if lease.writes_closed or not lease.blocks:
-            self._pool.release(lease.blocks)
+            self._pool.release(lease.blocks, holder=Holder.LEASED)
             self._forget(lease)
         else:
-            self._pool.convert(lease.blocks, Holder.QUARANTINED)
+            self._pool.convert_leased(len(lease.blocks), Holder.QUARANTINED)
 
     def close_writes(self, lease: Lease) -> None:
         """The sender has no write outstanding and will post no more."""
         lease.writes_closed = True
         if not lease.live:
-            self._pool.release(lease.blocks)
+            self._pool.release(lease.blocks, holder=Holder.QUARANTINED)
             self._forget(lease)
+
+    def owned_blocks(self) -> Iterator[list[int]]:
+        """What each lease references."""
+        for lease in self._leases.values():
+            yield lease.blocks
+            if lease.live:
+                yield lease.matched
+
+    def writable_blocks(self) -> Iterator[list[int]]:
+        for lease in self._leases.values():
+            yield lease.blocks
 
     def fence(self, peer: PeerId, fence: int) -> bool:
         """The peer is dead; its leases have been ended. False: none is left to wait for the fence."""

@@ -4,7 +4,7 @@ A request takes no block here before it has its lease, and gives none back befor
 committed. If anything fails in between, it is leased elsewhere from the KV that is still held.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pdcluster_worker.core import events
@@ -350,6 +350,9 @@ class PrefillRole(WorkerRole):
 
     def waiting(self) -> int:
         return self.binding.waiting + self.scheduler.waiting
+
+    def owned_blocks(self) -> Iterator[Sequence[int]]:
+        return (job.blocks for job in self.transfers.pinned_after_end())
 
     def is_empty(self) -> bool:
         return not len(self.transfers)

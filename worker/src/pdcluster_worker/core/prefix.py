@@ -5,6 +5,7 @@ findable until the pool needs them; then the one that has been idle longest goes
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from pdcluster_worker.core.hashing import HASH_BYTES
 
@@ -13,14 +14,14 @@ class PrefixIndex:
     """Maps hashes to blocks and back, and orders the idle ones by age."""
 
     def __init__(self, enabled: bool = True) -> None:
-        self.enabled = enabled
+        self._enabled = enabled
         self._block_of: dict[bytes, int] = {}
         self._hash_of: dict[int, bytes] = {}
-        self._idle: OrderedDict[int, None] = OrderedDict()
+        self.idle: OrderedDict[int, None] = OrderedDict()
+        """Indexed and unreferenced, the longest idle first. For the pool alone."""
 
-    @property
-    def idle_count(self) -> int:
-        return len(self._idle)
+    def __contains__(self, block: int) -> bool:
+        return block in self._hash_of
 
     def match(self, hashes: bytes, limit: int) -> list[int]:
         """The blocks of the longest known prefix, at most `limit` of them."""
@@ -33,28 +34,25 @@ class PrefixIndex:
             found.append(block)
         return found
 
-    def add(self, block: int, digest: bytes) -> None:
-        """Index a complete block, unless an equal one is known already."""
-        if self.enabled and digest not in self._block_of and block not in self._hash_of:
-            self._block_of[digest] = block
-            self._hash_of[block] = digest
+    def add(self, blocks: Sequence[int], hashes: bytes, first: int, end: int) -> None:
+        """Index blocks [first, end) of a request, complete ones, unless equal ones are known already."""
+        if not self._enabled:
+            return
+        block_of, hash_of = self._block_of, self._hash_of
+        for position in range(first, min(end, len(hashes) // HASH_BYTES)):
+            offset = position * HASH_BYTES
+            digest = hashes[offset : offset + HASH_BYTES]
+            block = blocks[position]
+            if digest not in block_of and block not in hash_of:
+                block_of[digest] = block
+                hash_of[block] = digest
 
-    def retire(self, block: int) -> bool:
-        """Nobody references the block any more. False: it is not indexed, so it is free."""
-        if block not in self._hash_of:
-            return False
-        self._idle[block] = None
-        return True
-
-    def revive(self, block: int) -> None:
-        """An idle block is referenced again."""
-        del self._idle[block]
-
-    def evict(self) -> int:
-        """Forget the block that has been idle longest and return it."""
-        block, _ = self._idle.popitem(last=False)
-        del self._block_of[self._hash_of.pop(block)]
-        return block
-
-    def is_idle(self, block: int) -> bool:
-        return block in self._idle
+    def evict(self, number: int) -> list[int]:
+        """Forget the blocks that have been idle longest and return them."""
+        evicted = []
+        popitem, block_of, hash_of = self.idle.popitem, self._block_of, self._hash_of
+        for _ in range(number):
+            block, _ = popitem(last=False)
+            del block_of[hash_of.pop(block)]
+            evicted.append(block)
+        return evicted

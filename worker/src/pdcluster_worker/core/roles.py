@@ -1,5 +1,7 @@
 """What the facade asks of a role. The defaults are those of a worker without peers."""
 
+from collections.abc import Iterator, Sequence
+
 from pdcluster_worker.core.context import Context
 from pdcluster_worker.core.endings import Endings
 from pdcluster_worker.core.events import Attached, Event
@@ -76,6 +78,14 @@ class WorkerRole:
 
     def drain_expired(self, now: float) -> None:
         """The drain's deadline has passed: hand back everything."""
+
+    def owned_blocks(self) -> Iterator[Sequence[int]]:
+        """Block lists that are referenced by something other than live requests."""
+        return iter(())
+
+    def writable_blocks(self) -> Iterator[Sequence[int]]:
+        """Block lists that peers may write."""
+        return iter(())
 
     def next_deadline(self) -> float | None:
         return None

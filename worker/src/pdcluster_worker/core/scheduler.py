@@ -235,7 +235,7 @@ class Scheduler:
         self.set_pending(job, job.target - job.computed)
         complete = job.computed // self._config.block_size
         if complete > job.indexed:
-            self._pool.add_to_index(job.blocks, job.hashes, job.indexed, complete)
+            self._pool.index.add(job.blocks, job.hashes, job.indexed, complete)
             job.indexed = complete
         samples = job.computed == job.target
         draft.samples.append(samples)

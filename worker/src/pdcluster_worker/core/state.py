@@ -2,8 +2,6 @@
 
 import enum
 
-from pdcluster_worker.errors import StateError
-
 
 class RequestState(enum.Enum):
     PREPARING = "preparing"
@@ -23,6 +21,8 @@ class RequestState(enum.Enum):
     FINISHED = "finished"
     FAILED = "failed"
 
+    __hash__ = object.__hash__
+
 
 _S = RequestState
 _ENDS = frozenset({_S.FINISHED, _S.FAILED})
@@ -39,9 +39,3 @@ TRANSITIONS: dict[RequestState, frozenset[RequestState]] = {
     _S.FINISHED: frozenset(),
     _S.FAILED: frozenset(),
 }
-
-
-def check_transition(before: RequestState, after: RequestState) -> None:
-    """Raises StateError where the table has no such step."""
-    if after not in TRANSITIONS[before]:
-        raise StateError(f"a request cannot go from {before.value} to {after.value}")

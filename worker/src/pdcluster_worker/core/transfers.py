@@ -34,6 +34,10 @@ class Transfers:
     def __len__(self) -> int:
         return len(self._transfers)
 
+    def pinned_after_end(self) -> set[Job]:
+        """Requests that have ended, but whose blocks are still read."""
+        return {transfer.job for transfer in self._transfers.values() if transfer.job.ended}
+
     def start(self, job: Job, lease: HeldLease, now: float) -> TransferSpec | None:
         """What the executor has to do; None when the peer has everything already."""
         config = self._context.config
