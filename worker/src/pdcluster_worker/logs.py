@@ -1,6 +1,7 @@
 """JSON lines on stderr, for every process. Supervisors read `starting`, `loading`, `ready` and `failed`."""
 
 import logging
+import os
 import sys
 
 import structlog
@@ -13,7 +14,11 @@ SHARED = (
 
 
 def configure(**bound: str) -> None:
-    """Call once, first thing. `bound` (component, name) goes into every line of this process's own logs."""
+    """Call once, before gRPC is imported. `bound` (component, name) goes into every line of this process.
+
+    gRPC's own lines are no JSON and repeat what the errors say: they are off unless the environment asks for them.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
     def bind(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         return {**bound, **event}

@@ -35,7 +35,6 @@ STATUS_INTERVAL = 0.1
 """Gauges follow a change after at most this many seconds."""
 IDLE_TURN = 60.0
 """Without any deadline of the core the loop still turns this often."""
-EXECUTOR_STOP_TIMEOUT = 5.0
 
 T = TypeVar("T")
 
@@ -91,7 +90,6 @@ class EngineLoop:
             log.exception("engine_loop_failed")
             self.failure = f"{type(error).__name__}: {error}"
         finally:
-            self._executors.stop(EXECUTOR_STOP_TIMEOUT)
             self._refuse_rest()
 
     def turn(self, items: list[Item]) -> None:
@@ -178,7 +176,7 @@ class EngineLoop:
         self._changed = False
         self._status_due = now + STATUS_INTERVAL
         status = Status(self._core.snapshot(), self._drained)
-        self._recorder.status(status)
+        self._recorder.snapshot(status.snapshot)
         return status
 
     def _executor_exited(self, item: ExecutorExited, now: float) -> None:

@@ -1,0 +1,124 @@
+"""Metrics of a worker, all named `pdc_*`. Counters and histograms are written as things happen; gauges are the core's
+last snapshot, read when somebody scrapes.
+"""
+
+from collections.abc import Iterable
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pdcluster_worker.core.config import Snapshot
+from pdcluster_worker.core.effects import Observation
+from pdcluster_worker.ipc.messages import FromExecutor
+
+log = structlog.get_logger(__name__)
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class WorkerMetrics:
+    """One per process, with a registry of its own. Any thread may write."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.protocol_errors = self._counter(
+            "protocol_errors", "Messages that broke the wire's rules or limits", "peer_kind", "reason"
+        )
+        self.tokens = self._counter("tokens", "Tokens computed by steps", "kind")
+        self.tokens.labels("prefill")
+        self.tokens.labels("decode")
+        self.links_lost = self._counter("links_lost", "Links to peers that broke", "reason")
+        self._histograms: dict[str, Histogram] = {
+            name: self._histogram(name, text, *labels) for name, text, labels in HISTOGRAMS
+        }
+        self._counters: dict[str, Counter] = {
+            name: self._counter(name.removesuffix("_total"), text, *labels) for name, text, labels in COUNTERS
+        }
+        self._unknown: set[str] = set()
+        self._gauges = SnapshotCollector()
+        self.registry.register(self._gauges)
+
+    def observe(self, observations: Iterable[Observation]) -> None:
+        """What the core measured, by name without the prefix."""
+        for observation in observations:
+            name, labels = observation.name, observation.labels
+            if name in self._histograms:
+                histogram = self._histograms[name]
+                (histogram.labels(*labels) if labels else histogram).observe(observation.value)
+            elif name in self._counters:
+                counter = self._counters[name]
+                (counter.labels(*labels) if labels else counter).inc(observation.value)
+            elif name not in self._unknown:
+                self._unknown.add(name)
+                log.warning("unknown_metric", metric=name)
+
+    def executor_said(self, message: FromExecutor) -> None:
+        if message.rank == 0:
+            for step in message.steps:
+                self.tokens.labels("prefill").inc(step.prefill_tokens)
+                self.tokens.labels("decode").inc(step.decode_tokens)
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        self._gauges.snapshot = snapshot
+
+    def protocol_error(self, peer_kind: str, reason: str) -> None:
+        self.protocol_errors.labels(peer_kind, reason).inc()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"pdc_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(f"pdc_{name}", text, labels, registry=self.registry, buckets=SECONDS)
+
+
+HISTOGRAMS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("prepare_seconds", "Validating and hashing one request", ()),
+    ("reserve_seconds", "From entering the queue to a lease on a decode worker, or giving up", ("outcome",)),
+    ("kv_transfer_seconds", "From the first token to the last write of a request's KV", ()),
+    ("step_seconds", "One step of the executor", ("phase",)),
+    ("prefill_queue_wait_seconds", "From being ready to run to the first step", ()),
+    ("time_to_first_token_seconds", "From Submit to the first token, on this worker", ()),
+    ("inter_token_seconds", "Between two tokens of a request, on this worker", ()),
+    ("e2e_seconds", "From Submit to the end, on this worker", ()),
+)
+
+COUNTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("reserve_attempts_total", "Reservations asked of decode workers", ("outcome", "reason")),
+    ("kv_transfer_bytes_total", "Bytes of KV written into decode workers", ()),
+    ("resubmissions_total", "Requests that came back with a higher epoch", ("reason",)),
+    ("preemptions_total", "Requests that lost their blocks and wait again", ()),
+    ("quarantined_total", "Leases that ended with writes possibly outstanding", ()),
+)
+
+
+class SnapshotCollector(Collector):
+    """Gauges of the last snapshot; nothing before the first."""
+
+    def __init__(self) -> None:
+        self.snapshot: Snapshot | None = None
+
+    def collect(self) -> Iterable[Metric]:
+        snapshot = self.snapshot
+        if snapshot is None:
+            return
+        for name, text, value in (
+            ("prefill_queue_seconds", "Queued prefill work at the measured rate", snapshot.prefill_queue_seconds),
+            ("requests_waiting", "Requests without a slot", snapshot.requests_waiting),
+            ("requests_running", "Requests with a slot", snapshot.requests_running),
+            ("kv_cache_usage_ratio", "Share of KV blocks neither free nor evictable", snapshot.kv_usage),
+            ("queued_tokens", "Uncached prompt tokens waiting", snapshot.queued_tokens),
+            ("prefill_tokens_per_second", "Measured prefill rate", snapshot.prefill_tokens_per_second),
+            ("kv_peers", "Peers of the other role to which KV can move now", snapshot.kv_peers),
+            ("draining", "1 while the worker takes nothing new", snapshot.draining),
+        ):
+            yield GaugeMetricFamily(f"pdc_{name}", text, value=float(value))
+        for name, text, label, counts in (
+            ("blocks", "KV blocks by holder; they add up to the pool", "holder", snapshot.blocks),
+            ("leases", "Leases by state", "state", snapshot.leases),
+        ):
+            family = GaugeMetricFamily(f"pdc_{name}", text, labels=[label])
+            for key, count in counts.items():
+                family.add_metric([key], count)
+            yield family

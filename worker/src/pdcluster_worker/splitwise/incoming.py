@@ -1,0 +1,70 @@
+"""Reading a stream: raw messages in, with the right ending for a peer that breaks the rules."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+import structlog
+
+from pdcluster_worker.errors import ProtocolError
+from pdcluster_worker.splitwise.outbound import SlowPeerError
+from pdcluster_worker.splitwise.tls import TLSIdentity
+
+log = structlog.get_logger(__name__)
+
+HELLO_TIMEOUT = 10.0
+"""Seconds for the first message of a stream."""
+
+MISMATCHES = frozenset({"version", "layout", "model", "revision"})
+
+ServerContext = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class ProtocolErrorCounter(Protocol):
+    def protocol_error(self, peer_kind: str, reason: str) -> None: ...
+
+
+async def read_message(read: Callable[[], Awaitable[Any]]) -> bytes | None:
+    """The next message; None at the end of the stream."""
+    message = await read()
+    return message if isinstance(message, bytes) else None
+
+
+async def read_hello(read: Callable[[], Awaitable[Any]]) -> bytes:
+    """The first message. Raises ProtocolError when it does not come in time."""
+    try:
+        async with asyncio.timeout(HELLO_TIMEOUT):
+            message = await read_message(read)
+    except TimeoutError as error:
+        raise ProtocolError(f"no first message within {HELLO_TIMEOUT:g} s", "order") from error
+    if message is None:
+        raise ProtocolError("the stream ended before its first message", "order")
+    return message
+
+
+async def authorise(context: ServerContext, identity: TLSIdentity | None, roles: Iterable[str]) -> None:
+    """Ends the call unless the peer's certificate names one of `roles`. Without TLS everybody may."""
+    if identity is None or identity.allows(context.auth_context(), roles):
+        return
+    log.warning("peer_not_authorised", peer=context.peer(), method_roles=sorted(roles))
+    await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"only for {', '.join(sorted(roles))} of this cluster")
+
+
+def status_of(error: ProtocolError) -> grpc.StatusCode:
+    """A peer that is merely different gets FAILED_PRECONDITION, one that breaks the rules INVALID_ARGUMENT."""
+    return grpc.StatusCode.FAILED_PRECONDITION if error.kind in MISMATCHES else grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def guarded(context: ServerContext, peer_kind: str, errors: ProtocolErrorCounter, serve: Awaitable[None]) -> None:
+    """Runs one call; a peer that breaks the rules, or does not read, is counted, told why and disconnected."""
+    try:
+        await serve
+    except ProtocolError as error:
+        errors.protocol_error(peer_kind, error.kind)
+        log.warning("protocol_error", peer=context.peer(), peer_kind=peer_kind, kind=error.kind, reason=str(error))
+        await context.abort(status_of(error), str(error))
+    except SlowPeerError as error:
+        log.warning("slow_peer", peer=context.peer(), peer_kind=peer_kind, reason=str(error))
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
