@@ -1,7 +1,7 @@
-"""A pod that pretends: it takes a worker's or router's command line, says the same JSON lines, and listens on its ports.
+"""A pod that pretends: it takes a worker's or router's command line, says the same lines, and listens on its ports.
 
 `FAKE_FAIL` makes its start fail with that reason, `FAKE_EXIT` makes it end with that status, `FAKE_HANG` never ready,
-`FAKE_STUBBORN` deaf to SIGTERM. Like a worker it has a child process, which does not end by itself.
+`FAKE_STUBBORN` deaf to SIGTERM. Like a worker it has a child process that dies with it; with `FAKE_ORPHAN` it does not.
 """
 
 import json
@@ -12,6 +12,9 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+WAIT = "import signal; signal.pause()"
+DIE_WITH_PARENT = "import ctypes; ctypes.CDLL(None).prctl(1, 9);"
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -43,7 +46,7 @@ def main() -> None:
         sys.exit(1)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, (lambda *_: None) if "FAKE_STUBBORN" in os.environ else (lambda *_: stop.set()))
-    subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    subprocess.Popen([sys.executable, "-c", WAIT if "FAKE_ORPHAN" in os.environ else DIE_WITH_PARENT + WAIT])
     is_router = "router" in sys.argv
     http = ThreadingHTTPServer(("127.0.0.1", int(flag("--port" if is_router else "--metrics-port"))), Answer)
     threading.Thread(target=http.serve_forever, daemon=True).start()

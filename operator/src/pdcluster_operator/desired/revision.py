@@ -6,9 +6,11 @@ operator, with new fields, gives an unchanged cluster its old revision and resta
 
 import hashlib
 import json
+from typing import Any
 
 from pdcluster_operator.crd.cluster import ClusterSpec, PDCluster
 
+LENGTH = 10
 POD_FIELDS = {
     "model",
     "engine",
@@ -17,23 +19,27 @@ POD_FIELDS = {
     "mixed",
     "transport",
     "tls",
+    "drain",
     "security",
     "topology",
     "observability",
 }
-ROLE_FIELDS_OUTSIDE = {"replicas", "scaling"}
-LENGTH = 10
+_ROLE_OUTSIDE = {"replicas", "scaling"}
+OUTSIDE = {
+    "prefill": _ROLE_OUTSIDE,
+    "decode": _ROLE_OUTSIDE,
+    "mixed": _ROLE_OUTSIDE,
+    "security": {"network_policy", "allow_from"},
+    "observability": {"pod_monitor"},
+}
+"""Fields that change no pod."""
 
 
-def pod_spec(spec: ClusterSpec) -> dict[str, object]:
+def pod_spec(spec: ClusterSpec) -> dict[str, Any]:
     """The part of the spec that decides what worker pods are, without defaults."""
-    outside = dict.fromkeys(("prefill", "decode", "mixed"), ROLE_FIELDS_OUTSIDE)
-    return spec.model_dump(
-        mode="json", by_alias=True, exclude_defaults=True, include=POD_FIELDS, exclude={**outside, **_NOT_IN_PODS}
-    )
-
-
-_NOT_IN_PODS = {"security": {"network_policy", "allow_from"}, "observability": {"pod_monitor"}}
+    found = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, include=POD_FIELDS, exclude=OUTSIDE)
+    roles = set(spec.roles())
+    return {name: value for name, value in found.items() if value or name in roles}
 
 
 def revision_of(cluster: PDCluster) -> str:

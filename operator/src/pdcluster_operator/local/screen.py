@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -20,7 +21,7 @@ class Screen:
     """On a terminal, bars; elsewhere a line per change. `folder`: where each pod's log goes, whole."""
 
     def __init__(self, folder: Path | None = None, verbose: bool = False, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or _stderr()
         self._verbose = verbose
         self._folder = folder
         self._files: dict[str, TextIO] = {}
@@ -70,7 +71,8 @@ class Screen:
     def ready(self, pods: Sequence[Pod]) -> None:
         """The table, and how to use what runs."""
         self._end_progress()
-        table = Table(*(Column(title, no_wrap=True) for title in ("pod", "role", "pid", "gRPC", "metrics", "CPU")))
+        titles = ("pod", "role", "pid", "gRPC", "metrics", "CPU")
+        table = Table(*(Column(title, no_wrap=True) for title in titles), box=SIMPLE, pad_edge=False)
         for pod in pods:
             table.add_row(*_row(pod))
         self._console.print(table)
@@ -95,6 +97,12 @@ class Screen:
         if name not in self._files:
             self._files[name] = (folder / f"{name}.log").open("a", buffering=1)
         return self._files[name]
+
+
+def _stderr() -> Console:
+    """As wide as the terminal; wide enough for the table where there is none."""
+    console = Console(stderr=True)
+    return console if console.is_terminal else Console(stderr=True, width=120)
 
 
 def _row(pod: Pod) -> tuple[str, ...]:
