@@ -15,7 +15,7 @@ from pdcluster_worker.kv.transport import KVTransport
 
 log = structlog.get_logger(__name__)
 
-DRAIN_TIMEOUT = 5.0
+DRAIN_TIMEOUT = 2.0
 CLOSE_TIMEOUT = DRAIN_TIMEOUT + 1
 _END = -1
 

@@ -12,9 +12,12 @@ An error of a step, of the engine's messages or of the sender is fatal: one `fat
 with status 1, and the engine with it. The process dies with the engine, however that dies.
 """
 
+import os
 import signal
+import sys
 import threading
 import time
+from typing import NoReturn
 
 import structlog
 import zmq
@@ -54,21 +57,35 @@ def run_executor(config: ExecutorConfig) -> int:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     reporter = Reporter(context, config.report_socket, config.rank)
     executor = Executor(config, context, reporter)
-    try:
-        executor.run()
-        fatal = ""
-    except WorkerError as error:
-        fatal = str(error)
-    except Exception as error:  # the process's top: the engine must hear why
-        log.exception("executor_failed")
-        fatal = f"{type(error).__name__}: {error}"
+    fatal = _outcome(executor)
     if fatal:
-        log.error("executor_fatal", reason=fatal)
-        reporter.put(FromExecutor(rank=config.rank, fatal=fatal))
+        _end_at_once(reporter, fatal)
     executor.close()
     reporter.close()
     context.term()
-    return 1 if fatal else 0
+    return 0
+
+
+def _outcome(executor: "Executor") -> str:
+    """Runs to the end. What went wrong, in one sentence, or nothing."""
+    try:
+        executor.run()
+    except WorkerError as error:
+        return str(error)
+    except Exception as error:  # the process's top: the engine must hear why
+        log.exception("executor_failed")
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _end_at_once(reporter: Reporter, fatal: str) -> NoReturn:
+    """Says why and ends with status 1, without an orderly end of transfers and agent: their state is not to be trusted,
+    and the engine, which ends as well, must not wait for it."""
+    log.error("executor_fatal", reason=fatal)
+    reporter.put(FromExecutor(rank=reporter.rank, fatal=fatal))
+    reporter.close()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 class Executor:

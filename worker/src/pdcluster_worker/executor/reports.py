@@ -1,13 +1,17 @@
 """From all threads of the executor to the engine: one thread owns the PUSH socket and joins what waits."""
 
+import os
 import queue
 import threading
 from collections.abc import Sequence
 
+import structlog
 import zmq
 
 from pdcluster_worker.ipc.messages import FromExecutor
 from pdcluster_worker.ipc.sockets import Sender
+
+log = structlog.get_logger(__name__)
 
 SEND_TIMEOUT = 30.0
 LINGER = 2.0
@@ -35,12 +39,19 @@ class Reporter:
 
     def _run(self) -> None:
         sender: Sender[FromExecutor] = Sender(self._context, self._address, bind=False, timeout=SEND_TIMEOUT)
+        try:
+            self._send_all(sender)
+        except Exception:  # the thread's top: an executor that cannot report is of no use
+            log.exception("reporter_failed")
+            os._exit(1)
+        sender.close(LINGER)
+
+    def _send_all(self, sender: Sender[FromExecutor]) -> None:
         ended = False
         while not ended:
             messages, ended = self._take()
             if messages:
                 sender.send(join(messages))
-        sender.close(LINGER)
 
     def _take(self) -> tuple[list[FromExecutor], bool]:
         """All that is queued, at least one entry; whether the end was among them."""

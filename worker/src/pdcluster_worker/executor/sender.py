@@ -1,8 +1,9 @@
 """The layer-wise sender: one thread that posts each layer's finished blocks while the rest of the model computes.
 
 It is the only writer of the transfers, of the peers and of the transport's handles; others put commands into its
-queue. Idle, it sleeps in that queue. While handles are pending it also wakes on its own, after 0.2 ms at first and
-up to 2 ms later: NIXL has no event for the completion of a write, only a state to ask for.
+queue. Idle, it sleeps in that queue. While handles are pending it also wakes on its own, after 0.2 ms at first, then
+ever later, for NIXL has no event for the completion of a write, only a state to ask for: noticing one takes at most a
+quarter of the time that the write took, and a write that hangs costs 50 wake-ups a second.
 
 A handle that does not become final keeps its transfer, and so the blocks on both sides, pinned: that is the point.
 It becomes final when the peer answers, when the transport finds the peer dead, or when the peer is removed.
@@ -16,7 +17,7 @@ from collections.abc import Callable
 import structlog
 
 from pdcluster_worker.core.wire import RankMetadata, Region
-from pdcluster_worker.errors import TransportError
+from pdcluster_worker.errors import StateError, TransportError
 from pdcluster_worker.executor.commands import (
     Activate,
     AddPeer,
@@ -37,7 +38,8 @@ from pdcluster_worker.kv.transport import KVTransport, WriteState
 log = structlog.get_logger(__name__)
 
 FIRST_POLL_SECONDS = 0.0002
-LAST_POLL_SECONDS = 0.002
+LAST_POLL_SECONDS = 0.02
+POLL_GROWTH = 1.25
 LIFETIME_GUARD_SECONDS = 0.1
 """Longer than one post takes: the last bytes leave before the lifetime ends."""
 MAX_POST_BYTES = 8 << 20
@@ -181,7 +183,7 @@ class TransferDesk:
             if report is not None:
                 self._reports.append(report)
                 del self._transfers[transfer.spec.transfer_id]
-        self._pause = FIRST_POLL_SECONDS if moved else min(LAST_POLL_SECONDS, 2 * self._pause)
+        self._pause = FIRST_POLL_SECONDS if moved else min(LAST_POLL_SECONDS, POLL_GROWTH * self._pause)
 
     def take_reports(self, rank: int) -> list[FromExecutor]:
         """What happened since the last call, as at most one message."""
@@ -200,6 +202,8 @@ class TransferDesk:
         return [transfer for transfer in self._transfers.values() if transfer.active]
 
     def _add_peer(self, info: PeerInfo) -> None:
+        if info.peer in self._peers:
+            self._remove_peer(info.peer)
         fault = find_mismatch(info.metadata, self._layout)
         if not fault:
             try:
@@ -221,6 +225,8 @@ class TransferDesk:
 
     def _register(self, transfer: Transfer) -> None:
         spec, peer = transfer.spec, self._peers.get(transfer.spec.peer)
+        if spec.transfer_id in self._transfers:
+            raise StateError(f"transfer {spec.transfer_id} is under way already")
         self._transfers[spec.transfer_id] = transfer
         if peer is None:
             transfer.fail(f"peer {spec.peer} is not known")
@@ -255,6 +261,7 @@ class TransferDesk:
             transfer.fail(str(error))
             return
         transfer.mark_posted(span, handle, writes.total_bytes, now)
+        self._pause = FIRST_POLL_SECONDS
 
 
 def find_mismatch(metadata: RankMetadata, layout: KVLayout) -> str:

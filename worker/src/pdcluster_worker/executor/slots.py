@@ -15,6 +15,7 @@ from pdcluster_worker.executor.runner import IntArray, SamplingState, StepBatch
 from pdcluster_worker.kv.layout import KVLayout
 
 UNUSED = -1
+MAX_SLOTS = 1 << 16
 
 
 class SlotTable:
@@ -123,8 +124,8 @@ class SlotTable:
 
     def _admit(self, admission: Admission) -> None:
         slot, tokens = admission.slot, np.frombuffer(admission.tokens, dtype="<u4")
-        if slot < 0 or slot in self._params:
-            raise StateError(f"slot {slot} cannot take a request: it holds one, or is negative")
+        if not 0 <= slot < MAX_SLOTS or slot in self._params:
+            raise StateError(f"slot {slot} cannot take a request: it holds one, or is outside 0 to {MAX_SLOTS - 1}")
         if not 0 < len(tokens) <= self._max_length or not 0 < admission.prompt_length <= len(tokens):
             raise StateError(
                 f"slot {slot}: {len(tokens)} tokens, prompt {admission.prompt_length}, limit {self._max_length}"
