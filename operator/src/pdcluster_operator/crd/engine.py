@@ -15,7 +15,6 @@ from pdcluster_operator.crd.values import ObjectName, Path, Text
 class DataType(StrEnum):
     AUTO = "auto"
     FLOAT32 = "float32"
-    FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
 
 
@@ -42,7 +41,7 @@ PrepareThreads = Annotated[
 BlockSize = Annotated[int, Field(ge=1, le=1024, description="tokens in one block of the KV cache")]
 KVBlocks = Annotated[int, Field(ge=1, le=1 << 24, description="blocks in the KV cache; absent: by memoryUtilization")]
 MaxModelLength = Annotated[
-    int, Field(ge=1, le=1 << 24, description="tokens of prompt and answer; absent: the model's limit")
+    int, Field(ge=2, le=1 << 24, description="tokens of prompt and answer; absent: the model's limit")
 ]
 MaxBatchTokens = Annotated[
     int, Field(ge=1, le=1 << 20, description="tokens computed in one step: the budget of chunked prefill")

@@ -51,12 +51,14 @@ def worker_command(setting: Setting, role_name: str, role: Role, seat: Seat) -> 
     return (*MODULE, "worker", *arguments)
 
 
-def router_command(setting: Setting, seat: Seat, workers: Sequence[str], api_key_file: str = "") -> tuple[str, ...]:
+def router_command(
+    setting: Setting, seat: Seat, workers: Sequence[str], *, drain_seconds: int, api_key_file: str = ""
+) -> tuple[str, ...]:
     """`workers` are ROLE=HOST:PORT; without any the router asks the Kubernetes API."""
     router = setting.spec.router
     arguments = [
         *_common(setting, seat),
-        *("--port", str(seat.ports.http), "--max-queue", str(router.max_queue)),
+        *("--port", str(seat.ports.http), "--policy", router.policy, "--max-queue", str(router.max_queue)),
         *(
             "--queue-timeout",
             str(router.queue_timeout_seconds),
@@ -64,6 +66,7 @@ def router_command(setting: Setting, seat: Seat, workers: Sequence[str], api_key
             str(router.request_timeout_seconds),
         ),
         *("--min-disagg-tokens", str(router.min_disagg_tokens), "--max-body-bytes", str(router.max_body_bytes)),
+        *("--drain-timeout", str(drain_seconds)),
         *(part for worker in workers for part in ("--worker", worker)),
         *(("--api-key-file", api_key_file) if api_key_file else ()),
         *(("--metrics-port", str(seat.ports.metrics)) if seat.ports.metrics else ()),

@@ -64,7 +64,8 @@ def _workers(cluster: PDCluster, site: Site, setting: Setting, name: str, role: 
 def _router(cluster: PDCluster, site: Site, setting: Setting, workers: tuple[PodPlan, ...]) -> PodPlan:
     seat, router = site.router_seat(cluster), cluster.spec.router
     addresses = [f"{pod.role}={pod.advertise}" for pod in workers] if site.static_discovery else []
-    command = router_command(setting, seat, addresses, site.api_key_file)
+    drain, keys = site.router_drain_seconds(cluster), site.api_key_file
+    command = router_command(setting, seat, addresses, drain_seconds=drain, api_key_file=keys)
     environment = tuple((variable.name, variable.value) for variable in router.env)
     return _pod(cluster, site, seat, ROUTER, command, environment, 1 if site.static_discovery else router.replicas)
 

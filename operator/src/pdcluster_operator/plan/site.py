@@ -32,6 +32,7 @@ class Site(Protocol):
     def router_seat(self, cluster: PDCluster) -> Seat: ...
     def protocol(self, wanted: KVProtocol) -> KVProtocol: ...
     def drain_seconds(self, cluster: PDCluster) -> int: ...
+    def router_drain_seconds(self, cluster: PDCluster) -> int: ...
     def volumes(self, cluster: PDCluster) -> tuple[Volume, ...]: ...
 
 
@@ -77,6 +78,9 @@ class LocalSite:
         """Short, so that Ctrl-C is."""
         return min(cluster.spec.drain.timeout_seconds, LONGEST_LOCAL_DRAIN)
 
+    def router_drain_seconds(self, cluster: PDCluster) -> int:
+        return self.drain_seconds(cluster)
+
     def volumes(self, cluster: PDCluster) -> tuple[Volume, ...]:
         return (Volume("model", self.model_path, self.model_path),)
 
@@ -107,6 +111,10 @@ class ClusterSite:
 
     def drain_seconds(self, cluster: PDCluster) -> int:
         return cluster.spec.drain.timeout_seconds
+
+    def router_drain_seconds(self, cluster: PDCluster) -> int:
+        """As long as an open request may last."""
+        return cluster.spec.router.request_timeout_seconds
 
     def volumes(self, cluster: PDCluster) -> tuple[Volume, ...]:
         source = cluster.spec.model.source.host_path
