@@ -88,7 +88,7 @@ class RankMetadata(_message.Message):
     def __init__(self, rank: _Optional[int] = ..., agent_name: _Optional[str] = ..., agent_metadata: _Optional[bytes] = ..., regions: _Optional[_Iterable[_Union[Region, _Mapping]]] = ..., num_blocks: _Optional[int] = ..., block_bytes: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "layout_hash", "model", "revision", "instance_id", "ranks", "heartbeat")
+    __slots__ = ("protocol_version", "layout_hash", "model", "revision", "instance_id", "ranks", "heartbeat", "name")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_HASH_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +96,7 @@ class Hello(_message.Message):
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     RANKS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     layout_hash: str
     model: str
@@ -103,7 +104,8 @@ class Hello(_message.Message):
     instance_id: str
     ranks: _containers.RepeatedCompositeFieldContainer[RankMetadata]
     heartbeat: Heartbeat
-    def __init__(self, protocol_version: _Optional[int] = ..., layout_hash: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., instance_id: _Optional[str] = ..., ranks: _Optional[_Iterable[_Union[RankMetadata, _Mapping]]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+    name: str
+    def __init__(self, protocol_version: _Optional[int] = ..., layout_hash: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., instance_id: _Optional[str] = ..., ranks: _Optional[_Iterable[_Union[RankMetadata, _Mapping]]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("protocol_version", "layout_hash", "instance_id", "ranks", "lease_ttl_ms", "pool_blocks", "credits", "heartbeat")

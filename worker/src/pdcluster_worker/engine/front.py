@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from pdcluster_worker.config import WorkerConfig
 from pdcluster_worker.core.ids import StreamId
-from pdcluster_worker.engine.identity import WorkerIdentity
+from pdcluster_worker.splitwise.identity import WorkerIdentity
 from pdcluster_worker.engine.inference_service import InferenceService
 from pdcluster_worker.engine.io_thread import IoThread
 from pdcluster_worker.engine.ports import Outgoing, Status

@@ -13,7 +13,7 @@ import structlog
 from pdcluster_worker.core.effects import RouterOut
 from pdcluster_worker.core.events import Aborted, Attached, Event, StreamClosed, StreamOpened, Submitted
 from pdcluster_worker.core.ids import StreamId
-from pdcluster_worker.engine.identity import WorkerIdentity
+from pdcluster_worker.splitwise.identity import WorkerIdentity
 from pdcluster_worker.engine.ports import Status
 from pdcluster_worker.engine.switchboard import Switchboard
 from pdcluster_worker.errors import ProtocolError

@@ -19,7 +19,7 @@ from pdcluster_worker.core.events import DrainAsked
 from pdcluster_worker.engine.engine_port import LoopPort
 from pdcluster_worker.engine.executors import ExecutorGroup, StartInterruptedError
 from pdcluster_worker.engine.front import Front
-from pdcluster_worker.engine.identity import WorkerIdentity
+from pdcluster_worker.splitwise.identity import WorkerIdentity
 from pdcluster_worker.engine.items import Stop
 from pdcluster_worker.engine.loop import EngineLoop
 from pdcluster_worker.engine.metrics_server import MetricsServer
