@@ -15,7 +15,10 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class Verification(enum.StrEnum):
-    """How much of the KV that a step reads is compared with what its tokens say. OFF: none is written either."""
+    """How much of the KV that a step reads is compared with what its tokens say.
+
+    OFF: none is written either; the memory is filled once, so that no page of it is missing or shared.
+    """
 
     OFF = "off"
     SAMPLED = "sampled"

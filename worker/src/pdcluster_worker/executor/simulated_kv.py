@@ -16,9 +16,10 @@ HALVES = 2
 
 
 class SimulatedKV:
-    """One region per layer in page-aligned anonymous memory, zero at first. Written by the step thread and by peers."""
+    """One region per layer in page-aligned anonymous memory. Written by the step thread and by peers."""
 
-    def __init__(self, layout: KVLayout) -> None:
+    def __init__(self, layout: KVLayout, filled: bool = False) -> None:
+        """Zero at first, its pages not there before their first use; `filled`: all there, and not zero."""
         self._layout = layout
         self._word_type = WORD_TYPES[ITEM_BYTES[layout.dtype]]
         shape = (HALVES, layout.num_blocks, layout.kv_heads, layout.block_size, layout.head_dim)
@@ -26,6 +27,9 @@ class SimulatedKV:
             np.frombuffer(mmap.mmap(-1, layout.region_bytes), dtype=self._word_type).reshape(shape)
             for _ in range(layout.layers)
         ]
+        if filled:
+            for layer in self._layers:
+                layer.fill(1)
 
     def regions(self) -> list[tuple[int, int, int]]:
         return [(layer.ctypes.data, self._layout.region_bytes, 0) for layer in self._layers]

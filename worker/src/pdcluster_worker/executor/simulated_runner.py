@@ -41,7 +41,7 @@ class SimulatedRunner:
         self.vocab_size = self._model.vocab_size
         self.device = "cpu"
         self.model_bytes = 0
-        self._kv = SimulatedKV(self.layout)
+        self._kv = SimulatedKV(self.layout, filled=profile.verification is Verification.OFF)
         self._steps = 0
         self._never = threading.Event()
         _load(profile.load_seconds, on_progress, self._never)
