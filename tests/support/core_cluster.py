@@ -259,6 +259,12 @@ class Cluster:
     def live(self, role: Role) -> list[Node]:
         return [node for node in self.nodes.values() if node.alive and node.role is role]
 
+    def pairs(self) -> list[tuple[Node, Node]]:
+        return [(one, two) for one in self.live(Role.PREFILL) for two in self.live(Role.DECODE)]
+
+    def is_cut(self, prefill: Node, decode: Node) -> bool:
+        return frozenset({prefill.peer, decode.peer}) in self.cut
+
     def add_node(self, role: Role) -> Node:
         node = Node(self, role, PeerId(f"{role}-{next(self._names)}"))
         self.nodes[node.peer] = node

@@ -172,7 +172,7 @@ class Binding:
 
     def _may_ask(self, job: Job, link: DecodeLink) -> bool:
         return (
-            job.reserve_blocks <= link.pool_blocks
+            job.total_blocks <= link.pool_blocks
             and link.peer not in job.too_large_at
             and link.withdrawn.get(job.key) is None
         )

@@ -126,7 +126,10 @@ class Core:
         if self._drain_deadline is not None and now >= self._drain_deadline:
             self._drain_deadline = None
             for job in list(self._context.jobs.values()):
-                self._role.endings.fail(job, FailureCode.DRAINING, "the worker had to leave", now)
+                if job.ended:
+                    self._role.endings.forget(job)
+                else:
+                    self._role.endings.fail(job, FailureCode.DRAINING, "the worker had to leave", now)
             self._role.drain_expired(now)
 
     def _step_done(self, event: events.StepDone, now: float) -> None:

@@ -9,7 +9,7 @@ from pdcluster_worker.core.events import Aborted, Attached, Prepared, PrepareFai
 from pdcluster_worker.core.ids import RequestKey, StreamId
 from pdcluster_worker.core.job import Job
 from pdcluster_worker.core.streams import Streams
-from pdcluster_worker.core.wire import FailureCode
+from pdcluster_worker.core.wire import FailureCode, Role
 
 
 class Intake(Protocol):
@@ -146,9 +146,10 @@ class RequestIntake:
         request = job.request
         if request.prompt_length >= config.max_model_length or request.num_tokens > config.max_model_length:
             return f"prompt: {request.prompt_length} tokens; the model's limit is {config.max_model_length} in all"
-        if config.blocks_for(request.num_tokens) > config.num_blocks:
+        computed = request.num_tokens if config.role is Role.PREFILL else max(request.num_tokens, job.limit - 1)
+        if config.blocks_for(computed) > config.num_blocks:
             capacity = config.num_blocks * config.block_size
-            return f"prompt: {request.num_tokens} tokens; the KV cache of a worker holds {capacity}"
+            return f"prompt and max_tokens: {computed} tokens; the KV cache of a worker holds {capacity}"
         return ""
 
     def _already_over(self, job: Job, now: float) -> bool:

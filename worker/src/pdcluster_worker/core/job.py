@@ -102,6 +102,7 @@ class Job:
         "target",
         "times",
         "too_large_at",
+        "total_blocks",
         "transferred_bytes",
         "window_tokens",
     )
@@ -159,6 +160,8 @@ class Job:
         self.reserving_at: PeerId | None = None
         self.last_peer: PeerId | None = None
         self.reserve_blocks = 0
+        self.total_blocks = 0
+        """The most that it can come to hold at a decode worker."""
         self.parked = False
         """It was sent to wait in line at `reserving_at`."""
         self.patience = 0.0

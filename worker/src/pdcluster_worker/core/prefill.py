@@ -57,13 +57,11 @@ class PrefillRole(WorkerRole):
         config = self.context.config
         tokens = job.request.num_tokens
         job.final_position = tokens
-        job.reserve_blocks = min(
-            config.blocks_for(tokens) + 1, max(config.max_request_blocks, config.blocks_for(tokens))
-        )
-        limit = self.peers.largest_pool()
-        if limit is not None and job.reserve_blocks > limit:
-            reason = f"prompt: {tokens} tokens; the KV cache of a decode worker holds {limit * config.block_size}"
-            self.endings.fail(job, FailureCode.INVALID_ARGUMENT, reason, now)
+        job.total_blocks = config.blocks_for(max(tokens, job.limit - 1))
+        job.reserve_blocks = min(config.blocks_for(tokens) + 1, job.total_blocks)
+        largest = self.peers.largest_pool()
+        if largest is not None and job.total_blocks > largest:
+            self.endings.fail(job, FailureCode.INVALID_ARGUMENT, self._too_large_there(job, largest), now)
             return
         job.move(RequestState.QUEUED)
         self.scheduler.set_pending(job, self.uncached_tokens(job))
@@ -101,6 +99,11 @@ class PrefillRole(WorkerRole):
             self._tombstones.put(job.key, (peer, lease_id))
         self.binding.leave(job, aborted=True)
         self._give_up_lease(job, aborted=True)
+
+    def _too_large_there(self, job: Job, largest: int) -> str:
+        wanted = max(job.request.num_tokens, job.limit - 1)
+        capacity = largest * self.context.config.block_size
+        return f"prompt and max_tokens: {wanted} tokens; the KV cache of a decode worker holds {capacity}"
 
     def _no_decode(self, job: Job, reason: str, now: float) -> None:
         self.context.observe("reserve_seconds", now - job.times.queued, "failed")
@@ -186,6 +189,10 @@ class PrefillRole(WorkerRole):
             link.draining = True
         elif event.reason is RefuseReason.TOO_LARGE:
             job.too_large_at |= {link.peer}
+            if all(peer in job.too_large_at for peer, other in self.links.items() if other.linked):
+                reason = self._too_large_there(job, link.pool_blocks)
+                self.endings.fail(job, FailureCode.INVALID_ARGUMENT, reason, now)
+                return
         elif event.reason is RefuseReason.STALE_EPOCH:
             self.endings.fail(job, FailureCode.ABORTED, "superseded by a newer epoch", now)
             return

@@ -38,7 +38,7 @@ class WorkerRole:
         """The request has slot and blocks; returns the transfer that goes with it."""
         if not job.times.started:
             job.times.started = now
-            self.context.observe("prefill_queue_wait_seconds", now - job.times.queued)
+            self.context.observe("prefill_queue_seconds", now - job.times.queued)
         return None
 
     def preempted(self, job: Job, now: float) -> None:
