@@ -16,35 +16,41 @@ def chat(
     message: Annotated[str | None, typer.Argument(help="one question; without it, a conversation")] = None,
     endpoint: Annotated[str, typer.Option(help="of a running PDCluster")] = DEFAULT_ENDPOINT,
     model: Annotated[str | None, typer.Option(help="its name; without it, the first that is served")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="of an answer; without it, the rest of the context")
+    ] = None,
     api_key: Annotated[str | None, typer.Option(help="also read from PDC_API_KEY", envvar="PDC_API_KEY")] = None,
 ) -> None:
     """Ask a question, or hold a conversation, with the stages of each answer under it."""
     console = Console(highlight=False)
+    parameters = {} if max_tokens is None else {"max_tokens": max_tokens}
     with ChatClient(endpoint, api_key or "") as client:
         name = model or client.first_model()
         if message is not None:
-            answer(client, console, name, [Message("user", message)])
+            answer(client, console, name, [Message("user", message)], parameters)
         else:
-            converse(client, console, name)
+            converse(client, console, name, parameters)
 
 
-def converse(client: ChatClient, console: Console, model: str) -> None:
+def converse(client: ChatClient, console: Console, model: str, parameters: dict[str, int]) -> None:
     """Until the end of input or Ctrl-C. Each question is a line; earlier ones and their answers go along."""
     history: list[Message] = []
     while (question := _read_line()) is not None:
         if question.strip():
             history.append(Message("user", question))
-            history.append(Message("assistant", answer(client, console, model, history)))
+            history.append(Message("assistant", answer(client, console, model, history, parameters)))
 
 
-def answer(client: ChatClient, console: Console, model: str, messages: list[Message]) -> str:
+def answer(
+    client: ChatClient, console: Console, model: str, messages: list[Message], parameters: dict[str, int]
+) -> str:
     """Print one answer while it comes, and its stages; return its text."""
     text = ""
     stages = Stages()
-    for piece in client.stream(model, messages):
+    for piece in client.stream(model, messages, **parameters):
         if isinstance(piece, Piece):
             text += piece.text
-            sys.stdout.write(piece.text)
+            sys.stdout.write(printable(piece.text))
             sys.stdout.flush()
         else:
             stages = piece
@@ -52,6 +58,11 @@ def answer(client: ChatClient, console: Console, model: str, messages: list[Mess
     if line := stage_line(stages):
         console.print(line, style="dim", markup=False, soft_wrap=True)
     return text
+
+
+def printable(text: str) -> str:
+    """Without control characters: a model's words are no commands to the terminal."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)
 
 
 def stage_line(stages: Stages) -> str:

@@ -49,7 +49,7 @@ def for_this_machine(cluster: PDCluster, folder: Path, machine: Machine, api_key
 def notes(cluster: PDCluster, machine: Machine) -> list[str]:
     """What is done otherwise than on a cluster, for people."""
     spec, found = cluster.spec, []
-    if spec.transport.kv.protocol == "RDMA" and not machine.has_rdma:
+    if spec.prefill is not None and spec.transport.kv.protocol == "RDMA" and not machine.has_rdma:
         found.append("spec.transport.kv.protocol is RDMA, this machine has no such device: IPC is used")
     if spec.router.replicas > 1:
         found.append(f"spec.router.replicas is {spec.router.replicas}: one router is started")

@@ -23,6 +23,7 @@ class Screen:
     def __init__(self, folder: Path | None = None, verbose: bool = False, console: Console | None = None) -> None:
         self._console = console or _stderr()
         self._verbose = verbose
+        self._is_up = False  # While pods load, routers complain that they do not answer.
         self._folder = folder
         self._files: dict[str, TextIO] = {}
         self._shown: dict[str, PodState] = {}
@@ -61,7 +62,7 @@ class Screen:
     def said(self, pod: Pod, line: LogLine, raw: str) -> None:
         if self._folder is not None:
             self._log_file(pod.plan.name, self._folder).write(raw + "\n")
-        if self._verbose or line.is_problem:
+        if self._verbose or (line.is_problem and self._is_up):
             self.say(f"{pod.plan.name}: {line.text}")
 
     def died(self, pod: Pod, reason: str, delay: float) -> None:
@@ -70,6 +71,7 @@ class Screen:
 
     def ready(self, pods: Sequence[Pod]) -> None:
         """The table, and how to use what runs."""
+        self._is_up = True
         self._end_progress()
         titles = ("pod", "role", "pid", "gRPC", "metrics", "CPU")
         table = Table(*(Column(title, no_wrap=True) for title in titles), box=SIMPLE, pad_edge=False)
