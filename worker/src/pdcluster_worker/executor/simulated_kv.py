@@ -53,14 +53,14 @@ class SimulatedKV:
         """[2, n, kv_heads], never zero: fresh memory matches nothing."""
         heads = np.arange(self._layout.kv_heads, dtype=np.uint32)
         halves = np.arange(HALVES, dtype=np.uint32)
-        base = _mixed(tokens.astype(np.uint32) * np.uint32(0x9E3779B1) + positions.astype(np.uint32))
+        base = spread_bits(tokens.astype(np.uint32) * np.uint32(0x9E3779B1) + positions.astype(np.uint32))
         base = base + np.uint32(layer * 0x85EBCA6B & 0xFFFFFFFF)
-        words = _mixed(base[None, :, None] + halves[:, None, None] * np.uint32(0xC2B2AE35) + heads[None, None, :])
+        words = spread_bits(base[None, :, None] + halves[:, None, None] * np.uint32(0xC2B2AE35) + heads[None, None, :])
         kept = words >> np.uint32(32 - 8 * np.dtype(self._word_type).itemsize)
         return (kept | np.uint32(1)).astype(self._word_type)
 
 
-def _mixed(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+def spread_bits(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
     """A bijection that spreads every input bit; arithmetic is modulo 2**32."""
     words = (words ^ (words >> np.uint32(16))) * np.uint32(0x7FEB352D)
     words = (words ^ (words >> np.uint32(15))) * np.uint32(0x846CA68B)

@@ -2,16 +2,25 @@
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from pdcluster_worker.config import EngineConfig, ExecutorConfig
 from pdcluster_worker.core.request import TokenLogprob
 from pdcluster_worker.errors import ConfigError
 from pdcluster_worker.executor.profile import ModelShape, Profile
 from pdcluster_worker.executor.runner import SamplingState
+from pdcluster_worker.executor.simulated_kv import spread_bits
 from pdcluster_worker.kv.layout import ITEM_BYTES, KVLayout
 
+Words = npt.NDArray[np.uint32]
+
 HASHED_PROMPT_TOKENS = 64
+WORD = 0xFFFFFFFF
+ENDING_SALT = np.uint32(0x9E3779B1)
 DEFAULT_KV_BYTES = 512 << 20
 LOGPROB = math.log(0.5)
 ALTERNATIVE_LOGPROB = math.log(0.01)
@@ -26,15 +35,15 @@ class SimulatedModel:
     eos_token: int | None
     eos_probability: float
 
-    def token(self, state: SamplingState) -> int:
-        """The next token of this entry."""
-        chance = self._number(state, 1) / 2**32
-        may_end = self.eos_token is not None and not state.params.ignore_eos
-        if may_end and state.output_index >= state.params.min_tokens and chance < self.eos_probability:
-            assert self.eos_token is not None
-            return self.eos_token
-        token = self._number(state, 0) % self.vocab_size
-        return token if token != self.eos_token else (token + 1) % self.vocab_size
+    def tokens(self, states: Sequence[SamplingState]) -> list[int]:
+        """The next token of each entry."""
+        numbers = _numbers(states)
+        tokens = (numbers % self.vocab_size).astype(np.int64)
+        if self.eos_token is not None:
+            tokens[tokens == self.eos_token] = (self.eos_token + 1) % self.vocab_size
+            if self.eos_probability:
+                tokens[self._ending(states, numbers)] = self.eos_token
+        return tokens.tolist()
 
     def logprob(self, token: int, alternatives: int) -> TokenLogprob:
         """The sampled token first, then its neighbours in the vocabulary."""
@@ -42,11 +51,29 @@ class SimulatedModel:
         top = ((token,) if alternatives else ()) + others
         return TokenLogprob(LOGPROB, top, ((LOGPROB,) if alternatives else ()) + (ALTERNATIVE_LOGPROB,) * len(others))
 
-    def _number(self, state: SamplingState, stream: int) -> int:
-        """32 bits that depend on the seed, the output index and the prompt (its length and its last tokens)."""
-        prompt = state.tokens[: state.prompt_length]
-        head = b"%d|%d|%d|%d|" % (state.params.seed, state.output_index, len(prompt), stream)
-        return zlib.crc32(prompt[-HASHED_PROMPT_TOKENS:].tobytes(), zlib.crc32(head)) * 0x9E3779B1 >> 7 & 0xFFFFFFFF
+    def _ending(self, states: Sequence[SamplingState], numbers: Words) -> npt.NDArray[np.bool_]:
+        """[n]: whether each entry may end, and chance says so."""
+        chance = spread_bits(numbers ^ ENDING_SALT) / 2**32
+        may_end = [not state.params.ignore_eos and state.output_index >= state.params.min_tokens for state in states]
+        ends: npt.NDArray[np.bool_] = np.array(may_end) & (chance < self.eos_probability)
+        return ends
+
+
+def _numbers(states: Sequence[SamplingState]) -> Words:
+    """[n]: 32 bits each that depend on the seed, the output index and the prompt (its length and its last tokens)."""
+    prompts = [
+        zlib.crc32(
+            state.tokens[max(0, state.prompt_length - HASHED_PROMPT_TOKENS) : state.prompt_length], state.prompt_length
+        )
+        for state in states
+    ]
+    seeds = np.array([state.params.seed & WORD for state in states], dtype=np.uint32)
+    high_seeds = np.array([state.params.seed >> 32 & WORD for state in states], dtype=np.uint32)
+    indices = np.array([len(state.tokens) - state.prompt_length for state in states], dtype=np.uint32)
+    words = np.array(prompts, dtype=np.uint32)
+    for part in (seeds, high_seeds, indices):
+        words = spread_bits(words ^ part)
+    return words
 
 
 def resolve_model(engine: EngineConfig, profile: Profile, shape: ModelShape) -> SimulatedModel:

@@ -60,7 +60,7 @@ class SimulatedRunner:
                 self._kv.write(layer, batch.token_ids, batch.positions, blocks)
             self._wait_until(start + duration * (layer + 1) / (self.layout.layers + 1))
             on_layer(layer)
-        tokens = [self._model.token(state) for state in batch.sampling]
+        tokens = self._model.tokens(batch.sampling)
         self._wait_until(start + duration)
         self._steps += 1
         return Sampled(tokens, self._logprobs(batch, tokens))
