@@ -13,11 +13,11 @@ import structlog
 from pdcluster_worker.core.effects import RouterOut
 from pdcluster_worker.core.events import Aborted, Attached, Event, StreamClosed, StreamOpened, Submitted
 from pdcluster_worker.core.ids import StreamId
-from pdcluster_worker.splitwise.identity import WorkerIdentity
 from pdcluster_worker.engine.ports import Status
 from pdcluster_worker.engine.switchboard import Switchboard
 from pdcluster_worker.errors import ProtocolError
 from pdcluster_worker.splitwise.engine_port import EnginePort
+from pdcluster_worker.splitwise.identity import WorkerIdentity
 from pdcluster_worker.splitwise.incoming import ServerContext, read_hello, read_message
 from pdcluster_worker.splitwise.inference_codec import decode_router, encode_worker
 from pdcluster_worker.splitwise.inference_messages import (

@@ -19,7 +19,6 @@ from pdcluster_worker.core.events import DrainAsked
 from pdcluster_worker.engine.engine_port import LoopPort
 from pdcluster_worker.engine.executors import ExecutorGroup, StartInterruptedError
 from pdcluster_worker.engine.front import Front
-from pdcluster_worker.splitwise.identity import WorkerIdentity
 from pdcluster_worker.engine.items import Stop
 from pdcluster_worker.engine.loop import EngineLoop
 from pdcluster_worker.engine.metrics_server import MetricsServer
@@ -29,6 +28,7 @@ from pdcluster_worker.engine.validate import ModelLimits
 from pdcluster_worker.errors import WorkerError
 from pdcluster_worker.ipc.messages import ExecutorReady
 from pdcluster_worker.metrics import WorkerMetrics
+from pdcluster_worker.splitwise.identity import WorkerIdentity
 
 log = structlog.get_logger(__name__)
 
@@ -141,16 +141,17 @@ class EngineProcess:
     def _start_engine(self, identity: WorkerIdentity) -> EngineLoop:
         limits = ModelLimits(identity.max_model_length, identity.vocab_size)
         role = make_role(identity.role, limits, identity.block_size, identity.model, identity.layout_hash)
-        loop = self._make_loop(identity, role)
+        core_config = self._core_config(identity)
+        loop = self._make_loop(core_config, role)
         self._executors.hand_over(loop.post)
         self._engine = threading.Thread(target=self._run_engine, args=(loop,), name="engine", daemon=True)
         self._engine.start()
-        self._front.open(identity, LoopPort(loop), role)
+        self._front.open(identity, LoopPort(loop), role, core_config.lease_ttl)
         return loop
 
-    def _make_loop(self, identity: WorkerIdentity, role: RoleParts) -> EngineLoop:
+    def _core_config(self, identity: WorkerIdentity) -> CoreConfig:
         engine = self._config.engine
-        core_config = CoreConfig(
+        return CoreConfig(
             role=identity.role,
             num_blocks=identity.num_blocks,
             block_size=identity.block_size,
@@ -162,10 +163,12 @@ class EngineProcess:
             prefix_caching=engine.prefix_caching,
             ranks=len(identity.ranks),
         )
-        core = Core(core_config, time.monotonic())
-        prepare = PreparePool(engine.prepare_threads, role.prepare, lambda event: loop.post(event))
-        loop = EngineLoop(core, self._executors, prepare, self._front, self._metrics, ranks=len(identity.ranks))
-        self._prepare = prepare
+
+    def _make_loop(self, config: CoreConfig, role: RoleParts) -> EngineLoop:
+        core = Core(config, time.monotonic())
+        threads = self._config.engine.prepare_threads
+        self._prepare = PreparePool(threads, role.prepare, lambda event: loop.post(event))
+        loop = EngineLoop(core, self._executors, self._prepare, self._front, self._metrics, ranks=config.ranks)
         return loop
 
     def _run_engine(self, loop: EngineLoop) -> None:

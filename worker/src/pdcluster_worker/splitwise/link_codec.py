@@ -1,7 +1,7 @@
 """What follows the handshake of a link, to and from bytes.
 
 Sending starts from the core's effects, receiving ends in the core's events, in the order in which they take effect.
-`decode_*` raise ProtocolError; `encode_*` return messages of about 1 MiB at most, in order.
+`read_*` raise ProtocolError; `encode_*` return messages of about 1 MiB at most, in order.
 """
 
 from pdcluster_proto.v1 import splitwise_pb2 as pb
@@ -62,7 +62,7 @@ def encode_to_decode(out: ToDecode, now: float) -> list[bytes]:
     return splitter.finish()
 
 
-def decode_to_decode(data: bytes, peer: PeerId, now: float) -> list[events.Event]:
+def read_from_prefill(data: bytes, peer: PeerId, now: float) -> list[events.Event]:
     """What a prefill worker sends, for this decode worker's core."""
     message = checks.parse(pb.PrefillMessage, data)
     checks.first_alone(message.HasField("hello"), False, "hello")
@@ -126,7 +126,7 @@ def encode_to_prefill(out: ToPrefill) -> list[bytes]:
     return splitter.finish()
 
 
-def decode_to_prefill(data: bytes, peer: PeerId) -> list[events.Event]:
+def read_from_decode(data: bytes, peer: PeerId) -> list[events.Event]:
     """What a decode worker sends, for this prefill worker's core."""
     message = checks.parse(pb.DecodeMessage, data)
     checks.first_alone(message.HasField("welcome"), False, "welcome")
