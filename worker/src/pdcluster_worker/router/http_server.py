@@ -11,6 +11,8 @@ from pdcluster_worker.errors import ConfigError
 
 STALLED_CLIENT_MS = 120_000
 """A connection whose peer takes nothing for so long is closed by the kernel."""
+SEND_BUFFER = 128 << 10
+"""Of the kernel, per connection: how far a client lags is to be seen here, not hidden there."""
 SHUTDOWN_SECONDS = 2
 
 
@@ -24,6 +26,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_CLIENT_MS)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         listener.bind(address)
         listener.listen(2048)
     except OSError as error:
