@@ -10,7 +10,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pdcluster_worker.core.config import Snapshot
-from pdcluster_worker.core.effects import Observation
+from pdcluster_worker.core.effects import Observation, RouterOut
+from pdcluster_worker.core.wire import Stages
 from pdcluster_worker.ipc.messages import FromExecutor
 
 log = structlog.get_logger(__name__)
@@ -29,9 +30,8 @@ class WorkerMetrics:
         self.tokens = self._counter("tokens", "Tokens computed by steps", "kind")
         self.tokens.labels("prefill")
         self.tokens.labels("decode")
-        self.links_lost = self._counter("links_lost", "Links to peers that broke", "reason")
         self._histograms: dict[str, Histogram] = {
-            name: self._histogram(name, text, *labels) for name, text, labels in HISTOGRAMS
+            name: self._histogram(metric, text, *labels) for name, metric, text, labels in HISTOGRAMS
         }
         self._counters: dict[str, Counter] = {
             name: self._counter(name.removesuffix("_total"), text, *labels) for name, text, labels in COUNTERS
@@ -60,6 +60,19 @@ class WorkerMetrics:
                 self.tokens.labels("prefill").inc(step.prefill_tokens)
                 self.tokens.labels("decode").inc(step.decode_tokens)
 
+    def said(self, routers: Iterable[RouterOut]) -> None:
+        """What requests that ended here, or were handed over, took."""
+        for out in routers:
+            for handed in out.handed_off:
+                self._histograms["time_to_first_token"].observe(_until_first_token(handed.stages))
+            for finished in out.finished:
+                stages = finished.stages
+                if stages.prefill:
+                    self._histograms["time_to_first_token"].observe(_until_first_token(stages))
+                if finished.output_tokens > 1:
+                    self._histograms["inter_token"].observe(stages.decode / (finished.output_tokens - 1))
+                self._histograms["e2e"].observe(_until_first_token(stages) + stages.decode)
+
     def snapshot(self, snapshot: Snapshot) -> None:
         self._gauges.snapshot = snapshot
 
@@ -73,24 +86,26 @@ class WorkerMetrics:
         return Histogram(f"pdc_{name}", text, labels, registry=self.registry, buckets=SECONDS)
 
 
-HISTOGRAMS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("prepare_seconds", "Validating and hashing one request", ()),
-    ("reserve_seconds", "From entering the queue to a lease on a decode worker, or giving up", ("outcome",)),
-    ("kv_transfer_seconds", "From the first token to the last write of a request's KV", ()),
-    ("step_seconds", "One step of the executor", ("phase",)),
-    ("prefill_queue_wait_seconds", "From being ready to run to the first step", ()),
-    ("time_to_first_token_seconds", "From Submit to the first token, on this worker", ()),
-    ("inter_token_seconds", "Between two tokens of a request, on this worker", ()),
-    ("e2e_seconds", "From Submit to the end, on this worker", ()),
+HISTOGRAMS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    ("prepare_seconds", "prepare_seconds", "Validating and hashing one request", ()),
+    ("reserve_seconds", "reserve_seconds", "From entering the queue to a lease, or to giving up", ("outcome",)),
+    ("kv_transfer_seconds", "kv_transfer_seconds", "One request's writes into a decode worker", ()),
+    ("step_seconds", "step_seconds", "One step of the executor", ("phase",)),
+    ("prefill_queue_seconds", "prefill_queue_wait_seconds", "From being ready to run to the first step", ()),
+    ("time_to_first_token", "time_to_first_token_seconds", "From Submit to the first token, on this worker", ()),
+    ("inter_token", "inter_token_seconds", "Mean time between tokens of one request, on this worker", ()),
+    ("e2e", "e2e_seconds", "From Submit, or Commit, to the end, on this worker", ()),
 )
+"""(the core's name for it, metric, help, labels); the gauge pdc_prefill_queue_seconds is another thing."""
 
 COUNTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("reserve_attempts_total", "Reservations asked of decode workers", ("outcome", "reason")),
     ("kv_transfer_bytes_total", "Bytes of KV written into decode workers", ()),
-    ("resubmissions_total", "Requests that came back with a higher epoch", ("reason",)),
-    ("preemptions_total", "Requests that lost their blocks and wait again", ()),
-    ("quarantined_total", "Leases that ended with writes possibly outstanding", ()),
 )
+
+
+def _until_first_token(stages: Stages) -> float:
+    return stages.prepare + stages.reserve + stages.queue + stages.prefill
 
 
 class SnapshotCollector(Collector):

@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 from pdcluster_worker.config import WorkerConfig
 from pdcluster_worker.core.ids import StreamId
+from pdcluster_worker.engine.admin_service import AdminService
 from pdcluster_worker.engine.inference_service import InferenceService
 from pdcluster_worker.engine.io_thread import IoThread
 from pdcluster_worker.engine.ports import Outgoing, Status
 from pdcluster_worker.engine.roles import RoleParts
 from pdcluster_worker.engine.server import GrpcServer
 from pdcluster_worker.engine.switchboard import Switchboard
+from pdcluster_worker.errors import StateError
 from pdcluster_worker.metrics import WorkerMetrics
 from pdcluster_worker.splitwise.client import DecodeLinks
 from pdcluster_worker.splitwise.engine_port import EnginePort
@@ -29,13 +31,14 @@ class Front:
     def __init__(self, config: WorkerConfig, metrics: WorkerMetrics) -> None:
         self._config = config
         self._metrics = metrics
+        self._tls = TLSIdentity(config.tls, config.cluster) if config.tls is not None else None
         self._io = IoThread()
         self._board = Switchboard()
         self._server: GrpcServer | None = None
         self._inference: InferenceService | None = None
+        self._admin = AdminService(self._tls, self._board)
         self._links: DecodeLinks | None = None
         self._link_server: LinkServer | None = None
-        self._tls = TLSIdentity(config.tls, config.cluster) if config.tls is not None else None
 
     def start(self) -> int:
         """Listens; returns the port. Health says NOT_SERVING until `open`."""
@@ -66,11 +69,13 @@ class Front:
             self._io.stop()
 
     async def _start(self) -> int:
-        self._server = GrpcServer(self._config.max_message_bytes, self._tls, self._metrics)
+        self._server = GrpcServer(self._config.max_message_bytes, self._tls, self._metrics, self._admin)
         return await self._server.start(self._config.host, self._config.grpc_port)
 
     async def _open(self, identity: WorkerIdentity, engine: EnginePort, role: RoleParts, lease_ttl: float) -> None:
-        assert self._server is not None
+        if self._server is None:
+            raise StateError("open before start")
+        self._admin.open(identity, engine)
         self._inference = InferenceService(identity, engine, self._board, self._peers_changed)
         if role.links_to_decode:
             self._links = DecodeLinks(

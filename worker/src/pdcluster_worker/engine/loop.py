@@ -149,6 +149,8 @@ class EngineLoop:
         outgoing = Outgoing(outbox.routers, outbox.decodes, outbox.prefills, self._status(now))
         if outgoing:
             self._outlet.deliver(outgoing)
+        if outbox.routers:
+            self._recorder.said(outbox.routers.values())
         if outbox.observations:
             self._recorder.observe(outbox.observations)
 

@@ -1,5 +1,6 @@
 """What the engine loop needs of its surroundings; processes, sockets and threads in a worker, fakes in tests."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -60,6 +61,10 @@ class Preparation(Protocol):
 
 class Recorder(Protocol):
     def observe(self, observations: list[Observation]) -> None: ...
+
+    def said(self, routers: Iterable[RouterOut]) -> None:
+        """To routers, in this turn."""
+        ...
 
     def executor_said(self, message: FromExecutor) -> None: ...
 

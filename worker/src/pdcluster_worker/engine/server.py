@@ -6,6 +6,8 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from pdcluster_proto.v1 import admin_pb2_grpc
+from pdcluster_worker.engine.admin_service import AdminService
 from pdcluster_worker.splitwise.channel import bind, make_server
 from pdcluster_worker.splitwise.incoming import ProtocolErrorCounter, ServerContext, authorise, guarded
 from pdcluster_worker.splitwise.tls import ROUTER, TLSIdentity
@@ -19,7 +21,9 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class GrpcServer:
     """Streams are raw bytes, so that garbage is told from a broken connection by the codecs."""
 
-    def __init__(self, max_message_bytes: int, tls: TLSIdentity | None, errors: ProtocolErrorCounter) -> None:
+    def __init__(
+        self, max_message_bytes: int, tls: TLSIdentity | None, errors: ProtocolErrorCounter, admin: AdminService
+    ) -> None:
         self._tls = tls
         self._errors = errors
         self._inference: Serve | None = None
@@ -27,6 +31,7 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()
         self.server = make_server(max_message_bytes)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        admin_pb2_grpc.add_AdminServicer_to_server(admin, self.server)  # type: ignore[no-untyped-call]
         self._add_stream("pdcluster.v1.Inference", "Stream", self._serve_inference)
         self._add_stream("pdcluster.v1.Splitwise", "Link", self._serve_link)
 

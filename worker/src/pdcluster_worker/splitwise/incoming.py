@@ -1,16 +1,19 @@
 """Reading a stream: raw messages in, with the right ending for a peer that breaks the rules."""
 
 import asyncio
+import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
+import psutil
 import structlog
 
 from pdcluster_worker.errors import ProtocolError
 from pdcluster_worker.splitwise.outbound import SlowPeerError
-from pdcluster_worker.splitwise.tls import TLSIdentity
+from pdcluster_worker.splitwise.tls import OPERATOR, TLSIdentity
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +53,30 @@ async def authorise(context: ServerContext, identity: TLSIdentity | None, roles:
         return
     log.warning("peer_not_authorised", peer=context.peer(), method_roles=sorted(roles))
     await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"only for {', '.join(sorted(roles))} of this cluster")
+
+
+async def authorise_admin(
+    context: "grpc.aio.ServicerContext[Any, Any]", identity: TLSIdentity | None, own_role: str
+) -> None:
+    """Admin is for the operator, and for the own pod: the own role's certificate, from an address of this machine."""
+    if identity is None or identity.allows(context.auth_context(), (OPERATOR,)):
+        return
+    if own_role and identity.allows(context.auth_context(), (own_role,)) and is_local(context.peer()):
+        return
+    log.warning("peer_not_authorised", peer=context.peer(), service="Admin")
+    await context.abort(grpc.StatusCode.PERMISSION_DENIED, "only for the operator and the own pod")
+
+
+def is_local(peer: str) -> bool:
+    """Does a peer as gRPC names it, such as ipv4:127.0.0.1:4711, connect from this pod?"""
+    address = unquote(peer.partition(":")[2]).rpartition(":")[0].strip("[]")
+    try:
+        if ipaddress.ip_address(address).is_loopback:
+            return True
+    except ValueError:
+        return False
+    own = {entry.address for entries in psutil.net_if_addrs().values() for entry in entries}
+    return address in own
 
 
 def status_of(error: ProtocolError) -> grpc.StatusCode:
