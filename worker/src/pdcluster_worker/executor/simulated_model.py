@@ -55,7 +55,7 @@ class SimulatedModel:
         """[n]: whether each entry may end, and chance says so."""
         chance = spread_bits(numbers ^ ENDING_SALT) / 2**32
         may_end = [not state.params.ignore_eos and state.output_index >= state.params.min_tokens for state in states]
-        ends: npt.NDArray[np.bool_] = np.array(may_end) & (chance < self.eos_probability)
+        ends: npt.NDArray[np.bool_] = np.array(may_end, dtype=bool) & (chance < self.eos_probability)
         return ends
 
 
