@@ -32,6 +32,7 @@ class LeaseMachine(RuleBasedStateMachine):
         self.may_write: set[LeaseId] = set()
         self.dead: set[PeerId] = set()
         self.fences: list[int] = []
+        self.fence_of: dict[PeerId, int] = {}
         self.committed: set[LeaseId] = set()
         self.ended: set[LeaseId] = set()
         self.last_outbox = Outbox()
@@ -144,15 +145,15 @@ class LeaseMachine(RuleBasedStateMachine):
         self.dead.add(peer)
         outbox = self.handle(events.PrefillDied(peer=peer))
         assert len(outbox.fences) <= 1
+        for fence in outbox.fences:
+            self.fence_of[peer] = fence
 
     @rule(which=st.integers(0, 3))
     @precondition(lambda self: self.fences)
     def fence_drained(self, which: int) -> None:
         fence = self.fences.pop(min(which, len(self.fences) - 1))
-        drained = set(self.fences)
         self.handle(events.FenceDrained(fence=fence))
-        if not drained:
-            self.may_write -= {lease for lease, owner in self.peer_of.items() if owner in self.dead}
+        self.may_write -= {lease for lease, owner in self.peer_of.items() if self.fence_of.get(owner, 999) <= fence}
 
     @rule(seconds=st.floats(0.1, 15))
     def pass_time(self, seconds: float) -> None:
@@ -188,9 +189,18 @@ class LeaseMachine(RuleBasedStateMachine):
         """With the inputs stopped, everything drains to empty."""
         if not hasattr(self, "core"):
             return
-        for lease, grant in self.grants.items():
+        released: set[LeaseId] = set()
+        while rest := sorted(set(self.grants) - released):
+            lease = rest[0]
+            released.add(lease)
             self.handle(
-                events.Released(peer=self.peer_of[lease], key=grant.key, lease=lease, writes_closed=True, aborted=True)
+                events.Released(
+                    peer=self.peer_of[lease],
+                    key=self.grants[lease].key,
+                    lease=lease,
+                    writes_closed=True,
+                    aborted=True,
+                )
             )
         for peer in PEERS:
             self.handle(events.PrefillDied(peer=peer))

@@ -8,7 +8,7 @@ from core_requests import expected_tokens, make_config, make_request
 from core_worker import STREAM, LoneWorker
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pdcluster_worker.core import events
 from pdcluster_worker.core.effects import FailedNote, FinishedNote
@@ -18,9 +18,9 @@ from pdcluster_worker.core.wire import FailureCode
 
 class SchedulerMachine(RuleBasedStateMachine):
     @initialize(
-        blocks=st.integers(4, 20),
-        budget=st.integers(1, 24),
-        slots=st.integers(1, 6),
+        blocks=st.integers(7, 16),
+        budget=st.sampled_from([1, 3, 8, 24]),
+        slots=st.sampled_from([1, 3, 8]),
         plans=st.integers(1, 3),
         caching=st.booleans(),
     )
@@ -39,25 +39,27 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.aborted: set[int] = set()
 
     @rule(
-        shared=st.integers(0, 12),
-        own=st.integers(1, 12),
-        max_tokens=st.integers(1, 20),
+        burst=st.lists(
+            st.tuples(st.sampled_from([0, 4, 8, 12]), st.integers(0, 9), st.integers(1, 20)), min_size=1, max_size=8
+        ),
         stop=st.booleans(),
         alone=st.booleans(),
         seconds=st.sampled_from([5.0, 600.0]),
     )
-    def submit(self, shared: int, own: int, max_tokens: int, stop: bool, alone: bool, seconds: float) -> None:
-        number = len(self.requests) + 1
-        request = make_request(
-            number,
-            [1] * shared + [number] * own,
-            max_tokens=max_tokens,
-            stop_token_ids=(sampled_token(number, max_tokens // 2),) if stop else (),
-            alone=alone,
-            deadline=self.worker.now + seconds,
-        )
-        self.requests[number] = request
-        self.worker.submit(request, number)
+    def submit(self, burst: list[tuple[int, int, int]], stop: bool, alone: bool, seconds: float) -> None:
+        """Prompts of whole shared blocks and some tokens of their own."""
+        for shared, own, max_tokens in burst:
+            number = len(self.requests) + 1
+            request = make_request(
+                number,
+                ([1] * shared + [number] * own) or [2],
+                max_tokens=max_tokens,
+                stop_token_ids=(sampled_token(number, max_tokens // 2),) if stop else (),
+                alone=alone and number % 4 == 0,
+                deadline=self.worker.now + seconds,
+            )
+            self.requests[number] = request
+            self.worker.submit(request, number)
 
     @rule(count=st.integers(1, 12))
     def steps(self, count: int) -> None:
@@ -65,12 +67,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             if self.worker.plans:
                 self.worker.step()
 
-    @rule(data=st.data())
-    @precondition(lambda self: self.requests)
-    def abort(self, data: st.DataObject) -> None:
-        number = data.draw(st.sampled_from(sorted(self.requests)))
-        self.aborted.add(number)
-        self.worker.handle(events.Aborted(stream=STREAM, key=self.requests[number].key))
+    @rule(which=st.integers(0, 100))
+    def abort(self, which: int) -> None:
+        if self.requests:
+            number = 1 + which % len(self.requests)
+            self.aborted.add(number)
+            self.worker.handle(events.Aborted(stream=STREAM, key=self.requests[number].key))
 
     @rule(seconds=st.floats(0.1, 3))
     def pass_time(self, seconds: float) -> None:
@@ -107,4 +109,4 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestScheduler.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)

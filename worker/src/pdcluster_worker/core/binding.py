@@ -148,7 +148,7 @@ class Binding:
         if not self._queue or self._parked is not None:
             return wake
         head = next(iter(self._queue))
-        old = head.times.enqueued + self._context.config.head_age
+        old = head.times.queued + self._context.config.head_age
         if old <= self._bound_at:
             return wake
         return old if wake is None else min(old, wake)
@@ -179,7 +179,7 @@ class Binding:
 
     def _park(self, head: Job, links: list[DecodeLink], now: float) -> None:
         """Send an old head to wait in line at exactly one decode worker, which sets freed blocks aside for it."""
-        if self._parked is not None or now < head.times.enqueued + self._context.config.head_age:
+        if self._parked is not None or now < head.times.queued + self._context.config.head_age:
             return
         candidates = [link for link in links if self._may_ask(head, link)]
         if candidates and self._fits_window(head):

@@ -140,11 +140,12 @@ class LeaseTable:
             yield lease.blocks
 
     def fence(self, peer: PeerId, fence: int) -> bool:
-        """The peer is dead; its leases have been ended. False: none is left to wait for the fence."""
+        """The peer is dead; its leases have been ended. False: none needs this fence."""
         found = False
         for lease in self.of_peer(peer):
-            lease.fence = fence
-            found = True
+            if not lease.fence:
+                lease.fence = fence
+                found = True
         return found
 
     def fence_drained(self, fence: int) -> None:

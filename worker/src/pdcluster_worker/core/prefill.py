@@ -330,10 +330,11 @@ class PrefillRole(WorkerRole):
     def before_plans(self, now: float) -> None:
         self._tombstones.expire(now)
         self.peers.expire(now)
-        if not self.intake.broken:
-            self.binding.bind(now)
 
     def after_plans(self, now: float) -> None:
+        """What has just started makes room in the window, so new requests are bound after that."""
+        if not self.intake.broken:
+            self.binding.bind(now)
         self.peers.say(now)
 
     def next_deadline(self) -> float | None:
