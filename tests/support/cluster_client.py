@@ -110,7 +110,7 @@ class Client:
                     if holds(last):
                         return last
         except TimeoutError as late:
-            raise TimeoutError(f"{kind} {name} was after {seconds} s still:\n{json.dumps(last, indent=1)}") from late
+            raise TimeoutError(f"{kind} {name} was after {seconds} s still:\n{_brief(last)}") from late
         raise AssertionError("a watch is opened again whenever it ends")
 
     async def states(self, kind: str, name: str) -> AsyncIterator[Manifest | None]:
@@ -188,6 +188,14 @@ async def connect(kubeconfig: Path, namespace: str, user: str = "", *groups: str
         for group in groups:
             connection.set_default_header("Impersonate-Group", group)
         yield Client(connection, namespace)
+
+
+def _brief(found: Manifest | None) -> str:
+    """An object without the notes about who set which field."""
+    if found is None:
+        return "not there"
+    metadata = {key: value for key, value in found["metadata"].items() if key != "managedFields"}
+    return json.dumps({**found, "metadata": metadata})
 
 
 def _kind(manifest: Manifest) -> str:

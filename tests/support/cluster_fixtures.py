@@ -1,5 +1,6 @@
 """Fixtures of every folder of tests that needs a cluster: the control plane, a namespace for each test, a fake node."""
 
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -8,6 +9,7 @@ import pytest
 from cluster_client import Client, connect
 from cluster_control_plane import ControlPlane
 from cluster_manifests import fake_node
+from cluster_operator import OperatorProcess, operator_process
 from cluster_source import ForeignClusterError, cluster
 
 DEFINITIONS = Path(__file__).resolve().parents[2] / "manifests" / "crd"
@@ -29,9 +31,9 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
         pytest.exit(str(error), returncode=2)
 
 
-@pytest.fixture
-async def admin(control_plane: ControlPlane) -> AsyncIterator[Client]:
-    """The administrator, in a namespace of the test's own that goes when the test ends."""
+@contextlib.asynccontextmanager
+async def namespace(control_plane: ControlPlane) -> AsyncIterator[Client]:
+    """The administrator, in a new namespace that goes afterwards."""
     name = f"pdc-test-{uuid4().hex[:8]}"
     async with connect(control_plane.kubeconfig, name) as client:
         await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
@@ -41,13 +43,34 @@ async def admin(control_plane: ControlPlane) -> AsyncIterator[Client]:
         await client.delete("v1/Namespace", name)
 
 
+@contextlib.asynccontextmanager
+async def gpu_node(client: Client) -> AsyncIterator[str]:
+    """A fake node with eight GPUs."""
+    name = f"node-{client.namespace}"
+    await client.create(fake_node(name))
+    yield name
+    await client.delete("v1/Node", name)
+
+
+@pytest.fixture
+async def admin(control_plane: ControlPlane) -> AsyncIterator[Client]:
+    """The administrator, in a namespace of the test's own."""
+    async with namespace(control_plane) as client:
+        yield client
+
+
 @pytest.fixture
 async def node(admin: Client) -> AsyncIterator[str]:
-    """A fake node with eight GPUs, for this test alone."""
-    name = f"node-{admin.namespace}"
-    await admin.create(fake_node(name))
-    yield name
-    await admin.delete("v1/Node", name)
+    """A fake node for this test alone."""
+    async with gpu_node(admin) as name:
+        yield name
+
+
+@pytest.fixture
+def operator(admin: Client, control_plane: ControlPlane, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """The real operator, for the test's namespace alone."""
+    with operator_process(tmp_path, control_plane.kubeconfig, admin.namespace) as process:
+        yield process
 
 
 def mark(items: list[pytest.Item], folder: Path) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 STOP_SECONDS = 10.0
@@ -42,7 +42,9 @@ class Reservation:
 class Program:
     """A running program; `close` ends it and is idempotent."""
 
-    def __init__(self, name: str, command: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         with self.log.open("wb") as log:
@@ -52,6 +54,7 @@ class Program:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
+                env=environment,
                 start_new_session=True,
             )
 

@@ -22,7 +22,7 @@ class Pair:
 
 
 class Authority:
-    """A certificate authority whose key never leaves this object."""
+    """A certificate authority; local mode never lets its key out of this object."""
 
     def __init__(self, name: str, now: datetime.datetime, lifetime: datetime.timedelta) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -35,9 +35,24 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
 
+    @classmethod
+    def restored(cls, pair: Pair) -> "Authority":
+        """The authority that `pair` was taken from. Raises ValueError when it is not readable."""
+        authority, key = cls.__new__(cls), serialization.load_pem_private_key(pair.key, None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ValueError("the authority's key is not an elliptic curve key")
+        authority._key = key
+        authority._certificate = x509.load_pem_x509_certificate(pair.certificate)
+        authority._name = authority._certificate.subject
+        return authority
+
     @property
     def certificate(self) -> bytes:
         return self._certificate.public_bytes(serialization.Encoding.PEM)
+
+    def pair(self) -> Pair:
+        """With its key: for the Secret in which the operator keeps it."""
+        return Pair(self.certificate, _pem_of(self._key))
 
     def issue(
         self, names: Sequence[str], addresses: Sequence[str], now: datetime.datetime, lifetime: datetime.timedelta

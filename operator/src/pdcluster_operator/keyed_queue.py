@@ -83,7 +83,7 @@ class KeyedQueue(Generic[Key]):
 
     def _pause(self, failures: int) -> float:
         """Grows with each failure in a row; random, so that keys that failed together do not return together."""
-        longest = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
+        longest = min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE)
         return longest * (0.5 + self._random() / 2)
 
     def _schedule(self, key: Key, due: float) -> None:

@@ -56,9 +56,10 @@ class WorkloadFacts:
 
 @dataclass(frozen=True, slots=True)
 class ScalerFacts:
-    """What the autoscaler, or a person, asks for."""
+    """What the autoscaler, or a person, asks for, and what was last told."""
 
     replicas: int
+    status: Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +135,15 @@ class Cache:
             return None
         view = self._clusters.setdefault(key, ClusterView())
         if kind == "PDCluster":
-            view.manifest = _without_noise(manifest)
+            if not _is_older(manifest, view.manifest):
+                view.manifest = _without_noise(manifest)
         elif kind == "Pod":
             view.pods[manifest["metadata"]["name"]] = pod_of(manifest)
         else:
             child = child_of(kind, manifest)
-            view.children[child.key] = child
+            known = view.children.get(child.key)
+            if known is None or known.uid != child.uid or int(known.version) <= int(child.version):
+                view.children[child.key] = child
         return key
 
     def remove(self, kind: str, manifest: Manifest) -> ClusterKey | None:
@@ -158,6 +162,13 @@ class Cache:
         if view.is_empty:
             del self._clusters[key]
         return key
+
+
+def _is_older(manifest: Manifest, known: Manifest | None) -> bool:
+    """Whether the same object is known in a later version: an answer to a write overtakes the watch."""
+    if known is None or known["metadata"]["uid"] != manifest["metadata"]["uid"]:
+        return False
+    return int(manifest["metadata"]["resourceVersion"]) < int(known["metadata"]["resourceVersion"])
 
 
 def cluster_of(kind: str, manifest: Manifest) -> ClusterKey | None:
@@ -240,7 +251,7 @@ def _workload(manifest: Manifest) -> WorkloadFacts:
 
 
 def _scaler(manifest: Manifest) -> ScalerFacts:
-    return ScalerFacts(manifest["spec"]["replicas"])
+    return ScalerFacts(manifest["spec"]["replicas"], manifest.get("status") or {})
 
 
 def _revision(manifest: Manifest) -> RevisionFacts:
@@ -265,7 +276,7 @@ _FACTS = {
 
 
 def _without_noise(manifest: Manifest) -> Manifest:
-    """A PDCluster without managedFields and without what client-side apply leaves behind: they are most of its bytes."""
+    """A PDCluster without managedFields and what client-side apply leaves behind: they are most of its bytes."""
     metadata = {key: value for key, value in manifest["metadata"].items() if key != "managedFields"}
     notes = metadata.get("annotations", {})
     metadata["annotations"] = {

@@ -3,7 +3,7 @@
 The command lines come from the same `plan()` that local mode uses; here is only what Kubernetes adds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pdcluster_operator.crd.cluster import ClusterSpec, PDCluster
@@ -65,9 +65,9 @@ def _worker(cluster: PDCluster, planned: Plan, pod: PodPlan, release: Release) -
         **_container(pod, engine.image or release.worker_image, engine.pull_policy.value),
         "resources": _worker_resources(role, spec, rdma),
         "securityContext": _restricted(("IPC_LOCK",) if rdma else ()),
-        "startupProbe": _probe(LOADING_ATTEMPTS),
-        "livenessProbe": _probe(3),
-        "readinessProbe": _probe(1),
+        "startupProbe": _serving(LOADING_ATTEMPTS),
+        "livenessProbe": _probe(3, "metrics"),
+        "readinessProbe": _serving(1),
     }
     body = {
         **_pod(spec, pod, engine, container),
@@ -82,7 +82,7 @@ def _worker(cluster: PDCluster, planned: Plan, pod: PodPlan, release: Release) -
 
 
 def _router(cluster: PDCluster, planned: Plan, release: Release) -> Manifest:
-    spec, pod = cluster.spec, planned.router
+    spec, pod = cluster.spec, _of_any_revision(planned.router)
     router = spec.router
     container = {
         **_container(pod, router.image or spec.engine.image or release.worker_image, spec.engine.pull_policy.value),
@@ -103,6 +103,12 @@ def _router(cluster: PDCluster, planned: Plan, release: Release) -> Manifest:
         body["volumes"].append({"name": "api-keys", "secret": secret})
         container["volumeMounts"].append({"name": "api-keys", "mountPath": API_KEYS_FOLDER, "readOnly": True})
     return _template(cluster, ROUTER, "", body, router.pod_template)
+
+
+def _of_any_revision(pod: PodPlan) -> PodPlan:
+    """The router serves through a rollout: it pairs equal revisions, and must not restart when there is a new one."""
+    at = pod.command.index("--revision")
+    return replace(pod, command=(*pod.command[:at], *pod.command[at + 2 :]))
 
 
 def _template(cluster: PDCluster, role: str, revision: str, body: Manifest, overlay: Any) -> Manifest:
@@ -211,7 +217,12 @@ def _restricted(capabilities: tuple[str, ...]) -> Manifest:
     return {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": rights}
 
 
-def _probe(failures: int, port: str = "metrics") -> Manifest:
+def _serving(failures: int) -> Manifest:
+    """A worker listens for gRPC when its model is loaded; what it says there is under mutual TLS."""
+    return {"tcpSocket": {"port": "grpc"}, "periodSeconds": HEALTH_SECONDS, "failureThreshold": failures}
+
+
+def _probe(failures: int, port: str) -> Manifest:
     return {
         "httpGet": {"path": "/health", "port": port},
         "periodSeconds": HEALTH_SECONDS,

@@ -1,0 +1,138 @@
+"""`python -m pdcluster_operator`: the operator. It waits for the lease, acts while it has it, and ends without it."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator
+
+import kopf
+import structlog
+from aiohttp import web
+
+from pdcluster_operator import handlers
+from pdcluster_operator.desired.kubernetes_network import Origin
+from pdcluster_operator.desired.kubernetes_pod import Release
+from pdcluster_operator.drainer import Drainer
+from pdcluster_operator.errors import OperatorError
+from pdcluster_operator.keyed_queue import KeyedQueue
+from pdcluster_operator.kube import Kube, connection
+from pdcluster_operator.lease import Leadership
+from pdcluster_operator.metrics import Metrics
+from pdcluster_operator.observe import Cache, ClusterKey
+from pdcluster_operator.reconciler import Home, Reconciler
+from pdcluster_operator.settings import Settings, from_environment
+
+log = structlog.get_logger(__name__)
+
+LEASE_NAME = "pdcluster-operator"
+
+
+async def serve(settings: Settings) -> None:
+    """Runs until cancelled; raises LeadershipLostError when the lease is gone."""
+    metrics = Metrics()
+    async with _http(settings, metrics), connection(settings.kubeconfig or None) as opened:
+        unfenced = Kube(opened, remaining=lambda: float("inf"), timeout=settings.lease_seconds / 3)
+        leadership = Leadership(
+            unfenced, settings.namespace, LEASE_NAME, settings.identity, seconds=settings.lease_seconds
+        )
+        await leadership.acquire()
+        log.info("leading", identity=settings.identity)
+        metrics.leading.set(1)
+        kube = Kube(opened, remaining=leadership.remaining, on_call=metrics.called)
+        try:
+            await _act(settings, kube, leadership, metrics)
+        finally:
+            metrics.leading.set(0)
+            await leadership.release()
+
+
+async def _act(settings: Settings, kube: Kube, leadership: Leadership, metrics: Metrics) -> None:
+    cache = Cache()
+    drainer = Drainer(kube, lambda key: queue.add(key))
+    home = Home(Release(settings.worker_image), Origin(settings.namespace), resync_seconds=settings.resync_seconds)
+    reconciler = Reconciler(kube, cache, drainer, home)
+
+    async def turn(key: ClusterKey) -> float | None:
+        with metrics.turns.time():
+            return await reconciler.turn(key)
+
+    def failed(key: ClusterKey, error: Exception) -> None:
+        metrics.failures.labels(type(error).__name__).inc()
+        known = isinstance(error, OperatorError)
+        log.warning("turn_failed", cluster="/".join(key), reason=str(error), exc_info=None if known else error)
+
+    queue = KeyedQueue(turn, failed, debounce=settings.debounce_seconds)
+    metrics.watch_queue(lambda: len(queue))
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(leadership.keep())
+            group.create_task(queue.run(settings.workers))
+            group.create_task(_watch(settings, handlers.registry(cache, queue.add, drainer.forget)))
+    finally:
+        await drainer.close()
+
+
+async def _watch(settings: Settings, registry: kopf.OperatorRegistry) -> None:
+    """Until cancelled. Watches that end by themselves are an error: what they no longer tell is not known."""
+    await kopf.operator(
+        registry=registry,
+        settings=handlers.settings(),
+        namespaces=settings.namespaces,
+        clusterwide=not settings.namespaces,
+        standalone=True,
+    )
+    raise OperatorError("the watches have ended")
+
+
+@contextlib.asynccontextmanager
+async def _http(settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
+    """Metrics and health, also while another one leads."""
+    runner = web.AppRunner(metrics.application(), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, settings.host, settings.metrics_port).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def _until_told_to_stop(settings: Settings) -> None:
+    serving = asyncio.create_task(serve(settings))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, serving.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
+def main() -> int:
+    """The exit status: 0 after SIGTERM, 1 when it cannot go on."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        asyncio.run(_until_told_to_stop(from_environment()))
+    except (OperatorError, BaseExceptionGroup) as error:
+        log.error("failed", reason="; ".join(_reasons(error)))
+        return 1
+    return 0
+
+
+def _reasons(error: BaseException) -> list[str]:
+    """Of an error, or of all in a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return [reason for entry in error.exceptions for reason in _reasons(entry)]
+    return [str(error) or type(error).__name__]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Carries decisions out: one cluster's actions in order, and what the API server refuses as trouble in the status."""
+
+from dataclasses import replace
+from http import HTTPStatus
+
+from pdcluster_operator import secrets_store
+from pdcluster_operator.crd.cluster import PDCluster
+from pdcluster_operator.desired.labels import ADOPT
+from pdcluster_operator.drainer import Drainer
+from pdcluster_operator.kube import Kube, KubeError
+from pdcluster_operator.observe import Cache
+from pdcluster_operator.reconcile.situation import (
+    Action,
+    Apply,
+    Create,
+    Delete,
+    IssueCertificates,
+    Situation,
+    StartDrain,
+    StopDrain,
+    Trouble,
+)
+from pdcluster_operator.resources import BY_KIND, Manifest, key_of
+
+WORKLOADS = {"StatefulSet", "Deployment"}
+
+
+class Executor:
+    """The one that writes children. What the API server answers goes to the cache at once: it overtakes the watch."""
+
+    def __init__(self, kube: Kube, cache: Cache, drainer: Drainer) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._drainer = drainer
+
+    async def carry_out(self, situation: Situation, actions: tuple[Action, ...]) -> list[Trouble]:
+        """Does all that can be done; returns what was refused for good. Raises KubeError for what may pass."""
+        troubles = []
+        for action in actions:
+            try:
+                trouble = await self._do(situation, action)
+            except KubeError as error:
+                if not error.is_permanent:
+                    raise
+                trouble = trouble_of(action, error)
+            if trouble:
+                troubles.append(trouble)
+        return troubles
+
+    async def _do(self, situation: Situation, action: Action) -> Trouble | None:
+        cluster = situation.cluster
+        match action:
+            case Apply():
+                return await self._apply(cluster, action)
+            case Create(manifest):
+                return await self._create(cluster, manifest)
+            case Delete(child):
+                await self._kube.delete(BY_KIND[child.key.kind], child.key.namespace, child.key.name, child.uid)
+            case StartDrain(pod, deadline):
+                await self._drainer.start(cluster, pod, deadline, situation.now)
+            case StopDrain(pod):
+                await self._drainer.stop(cluster, pod)
+            case IssueCertificates(roles):
+                for made in await secrets_store.issue(self._kube, cluster, roles):
+                    self._cache.put("Secret", made)
+        return None
+
+    async def _apply(self, cluster: PDCluster, action: Apply) -> Trouble | None:
+        try:
+            found = await self._kube.apply(action.manifest, only_create=action.only_create, version=action.version)
+        except KubeError as error:
+            if not (error.is_conflict and action.only_create):
+                raise
+            return await self._taken(cluster, action)
+        self._cache.put(action.manifest["kind"], found)
+        return None
+
+    async def _create(self, cluster: PDCluster, manifest: Manifest) -> Trouble | None:
+        try:
+            self._cache.put(manifest["kind"], await self._kube.create(manifest))
+        except KubeError as error:
+            if not error.is_conflict:
+                raise
+            return await self._taken(cluster, Apply(manifest))
+        return None
+
+    async def _taken(self, cluster: PDCluster, action: Apply) -> Trouble | None:
+        """The name is taken: by our own object that the watch has not told of yet, or by somebody else's."""
+        key = key_of(action.manifest)
+        found = await self._kube.get(BY_KIND[key.kind], key.namespace, key.name)
+        if found is None:
+            return None
+        owners = {entry["uid"] for entry in found["metadata"].get("ownerReferences", [])}
+        if cluster.metadata.uid in owners:
+            self._cache.put(key.kind, found)
+            return None
+        adopted = found["metadata"].get("annotations", {}).get(ADOPT) == cluster.metadata.name
+        if adopted and not owners:
+            return await self._apply(cluster, replace(action, only_create=False))
+        return Trouble("NameConflict", f"not the operator's, and left alone: {key}")
+
+
+def trouble_of(action: Action, error: KubeError) -> Trouble:
+    """A refusal as a person should read it."""
+    manifest: Manifest = action.manifest if isinstance(action, Apply | Create) else {"kind": "Pod", "metadata": {}}
+    what = f"{manifest['kind']} {manifest['metadata'].get('name', '')}".strip()
+    message = f"{what}: {error.message}"
+    if "exceeded quota" in error.message:
+        return Trouble("QuotaExceeded", message)
+    if "being terminated" in error.message:
+        return Trouble("NamespaceTerminating", message)
+    if error.status == HTTPStatus.FORBIDDEN:
+        return Trouble("Forbidden", message)
+    return Trouble("InvalidPodTemplate" if manifest["kind"] in WORKLOADS else "ChildRefused", message)

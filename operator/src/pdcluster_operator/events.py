@@ -1,0 +1,47 @@
+"""Events of a PDCluster: one when a condition changes its status, none when it only goes on. Pure."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pdcluster_operator.resources import EVENT, Manifest
+
+COMPONENT = "pdcluster-operator"
+GOOD = {"Degraded": "False", "Progressing": "False"}
+"""The status of a condition that is no warning, where that is not True."""
+
+
+def transitions(cluster: Manifest, before: Iterable[Mapping[str, Any]], now: float) -> list[Manifest]:
+    """An event for each condition in the cluster's status whose status is not as it was; a first one is no change."""
+    old = {entry["type"]: entry["status"] for entry in before}
+    return [
+        _event(cluster, entry, now)
+        for entry in cluster["status"]["conditions"]
+        if old.get(entry["type"], entry["status"]) != entry["status"]
+    ]
+
+
+def _event(cluster: Manifest, condition: Mapping[str, Any], now: float) -> Manifest:
+    metadata, kind = cluster["metadata"], condition["type"]
+    is_good = condition["status"] == GOOD.get(kind, "True") or kind == "Progressing"
+    mark = hashlib.sha256(f"{metadata['uid']}{kind}{now}".encode()).hexdigest()[:16]
+    return {
+        "apiVersion": EVENT.api_version,
+        "kind": EVENT.kind,
+        "metadata": {"name": f"{metadata['name']}.{mark}", "namespace": metadata["namespace"]},
+        "eventTime": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "reportingController": COMPONENT,
+        "reportingInstance": COMPONENT,
+        "action": "Reconcile",
+        "type": "Normal" if is_good else "Warning",
+        "reason": condition["reason"],
+        "note": f"{kind} is {condition['status']}: {condition['message']}".removesuffix(": ")[:1024],
+        "regarding": {
+            "apiVersion": cluster["apiVersion"],
+            "kind": cluster["kind"],
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+        },
+    }

@@ -1,0 +1,74 @@
+"""kopf's part: watching. Every event puts an object's facts into the cache and its cluster's key into the queue.
+
+An index is what kopf fills before it lets any handler run, so that no turn begins on half a picture. Nothing is kept in
+kopf's own indices, and kopf writes nothing to any object.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from pdcluster_operator.desired.labels import CLUSTER
+from pdcluster_operator.observe import Cache, ClusterKey
+from pdcluster_operator.resources import CHILDREN, PD_CLUSTER, POD, Resource
+
+REQUEST_SECONDS = 30.0
+WATCH_SECONDS = 300
+"""An integer: the API server takes no other."""
+
+
+def registry(
+    cache: Cache, changed: Callable[[ClusterKey], None], pod_gone: Callable[[str], None]
+) -> kopf.OperatorRegistry:
+    """Handlers for every kind that is watched."""
+    found = kopf.OperatorRegistry()
+    kopf.on.login(registry=found)(_login)
+    for resource in (PD_CLUSTER, POD, *CHILDREN):
+        _watch(found, resource, cache, changed, pod_gone)
+    return found
+
+
+def settings() -> kopf.OperatorSettings:
+    """kopf as a watcher and nothing else: no events, no peering, no scanning for kinds, only labelled children."""
+    found = kopf.OperatorSettings()
+    found.posting.enabled = False
+    found.peering.standalone = True
+    found.scanning.disabled = True
+    found.networking.request_timeout = REQUEST_SECONDS
+    found.watching.server_timeout = WATCH_SECONDS
+    for resource in (POD, *CHILDREN):
+        found.watching.label_selectors[resource.group, resource.version, resource.plural] = CLUSTER
+    return found
+
+
+def _login(**arguments: Any) -> kopf.ConnectionInfo | None:
+    """The pod's service account, else a kubeconfig."""
+    return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+
+
+def _watch(
+    found: kopf.OperatorRegistry,
+    resource: Resource,
+    cache: Cache,
+    changed: Callable[[ClusterKey], None],
+    pod_gone: Callable[[str], None],
+) -> None:
+    names = {"group": resource.group, "version": resource.version, "plural": resource.plural}
+
+    async def remember(body: kopf.Body, **_: Any) -> None:
+        cache.put(resource.kind, dict(body))
+
+    async def notice(event: kopf.RawEvent, **_: Any) -> None:
+        manifest = dict(event["object"])
+        if event["type"] == "DELETED":
+            if resource is POD:
+                pod_gone(manifest["metadata"]["uid"])
+            key = cache.remove(resource.kind, manifest)
+        else:
+            key = cache.put(resource.kind, manifest)
+        if key is not None:
+            changed(key)
+
+    kopf.index(**names, id=f"remember-{resource.plural}", registry=found)(remember)
+    kopf.on.event(**names, id=f"notice-{resource.plural}", registry=found)(notice)

@@ -1,0 +1,215 @@
+"""decide(): from one PDCluster and what exists of it to what is to be done now. Pure, and the same whenever asked.
+
+Nothing is remembered between turns: a lost turn, a repeated one and one after a restart all come to the same decision.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pdcluster_operator.crd.scaling import ScalingMode
+from pdcluster_operator.crd.transport import TLSMode
+from pdcluster_operator.desired.kubernetes import HELD, Numbers, Render, children, scaler
+from pdcluster_operator.desired.naming import ROUTER, group_name
+from pdcluster_operator.fields import covers, digest, stamped
+from pdcluster_operator.observe import Child, ScalerFacts, WorkloadFacts
+from pdcluster_operator.reconcile import revisions, rollout
+from pdcluster_operator.reconcile.drain import Shrink, shrink
+from pdcluster_operator.reconcile.rollout import RolePods, Step
+from pdcluster_operator.reconcile.situation import (
+    Action,
+    Apply,
+    Create,
+    Decision,
+    Delete,
+    IssueCertificates,
+    RoleNumbers,
+    RolloutPhase,
+    Situation,
+    StartDrain,
+    Trouble,
+)
+from pdcluster_operator.resources import CHILDREN, ObjectKey, key_of
+from pdcluster_operator.scaling.policy import Limit, Target, bounds_of, request_of, targets
+
+Manifest = dict[str, Any]
+
+GUARDED = frozenset({"StatefulSet", "Deployment"})
+"""Kinds whose apply may change replicas, partition or template: only against the version that was decided on."""
+ORDER = {resource.kind: number for number, resource in enumerate(CHILDREN)}
+
+
+def decide(situation: Situation) -> Decision:
+    """What to do now. `spec.paused` leaves only the status."""
+    resolved = revisions.resolve(situation)
+    wanted = _targets(situation)
+    stepped = _rollout(situation, wanted, resolved.revision)
+    shrunk = {role: _shrink(situation, role, target, stepped) for role, target in wanted.items()}
+    numbers = {role: Numbers(shrunk[role].replicas, stepped.partitions[role]) for role in wanted}
+    applied = children(Render(situation.cluster, resolved.templates, numbers, situation.origin))
+    changes, troubles = _changes(situation, applied)
+    actions = (
+        *resolved.actions,
+        *_certificates(situation),
+        *changes,
+        *_scalers(situation, numbers),
+        *(action for entry in shrunk.values() for action in entry.actions),
+        *stepped.actions,
+        *_pruned(situation, applied),
+    )
+    paused = situation.cluster.spec.paused
+    return Decision(
+        actions=() if paused else actions,
+        roles={role: _numbers(situation, role, wanted[role], shrunk[role], stepped) for role in wanted},
+        rollout=stepped.state,
+        troubles=troubles,
+        wake_after=_wake(situation, shrunk, stepped),
+    )
+
+
+def _targets(situation: Situation) -> dict[str, Target]:
+    spec, name = situation.cluster.spec, situation.cluster.metadata.name
+    requests = {}
+    for role in spec.roles():
+        group = group_name(name, role)
+        live = situation.workload("StatefulSet", group)
+        found = situation.child("PDRoleScaler", group)
+        asked = found.facts.replicas if found and isinstance(found.facts, ScalerFacts) else None
+        existing = len(situation.pods_of(role))
+        requests[role] = request_of(spec, role, asked, live.replicas if live else None, existing)
+    return targets(requests, bounds_of(spec), spec.scaling_policy.max_gpus)
+
+
+def _rollout(situation: Situation, wanted: Mapping[str, Target], revision: str) -> Step:
+    spec, name = situation.cluster.spec, situation.cluster.metadata.name
+    roles = {}
+    for role, target in wanted.items():
+        facts = situation.workload("StatefulSet", group_name(name, role)) or _none_yet(target, revision)
+        roles[role] = RolePods(facts, situation.pods_of(role), min(facts.replicas, target.effective))
+    return rollout.step(
+        roles,
+        revision,
+        paused=spec.rollout.paused or spec.paused,
+        drained=situation.drained,
+        now=situation.now,
+        timeout=spec.drain.timeout_seconds,
+        stalled=_is_stalled(situation),
+    )
+
+
+def _none_yet(target: Target, revision: str) -> WorkloadFacts:
+    """What stands for a StatefulSet that does not exist: nothing of it has to be replaced."""
+    return WorkloadFacts(target.effective, HELD, 0, 0, 0, "", "", revision, settled=True)
+
+
+def _is_stalled(situation: Situation) -> bool:
+    """No pod has come for longer than the rollout's deadline."""
+    latest = max((pod.created for pod in situation.pods), default=situation.now)
+    return situation.now - latest > situation.cluster.spec.rollout.progress_deadline_seconds
+
+
+def _shrink(situation: Situation, role: str, target: Target, stepped: Step) -> Shrink:
+    """While pods are replaced, a role keeps at least one pod above its partition: the one that was replaced last."""
+    facts = situation.workload("StatefulSet", group_name(situation.cluster.metadata.name, role))
+    floor = stepped.partitions[role] + 1 if stepped.partitions[role] != HELD else 0
+    live = target.effective if facts is None else facts.replicas
+    wanted = max(target.effective, min(floor, live))
+    return shrink(
+        situation.pods_of(role),
+        live,
+        wanted,
+        stepped.leaving,
+        situation.drained,
+        situation.now,
+        situation.cluster.spec.drain.timeout_seconds,
+    )
+
+
+def _changes(situation: Situation, applied: Sequence[Manifest]) -> tuple[list[Apply], tuple[Trouble, ...]]:
+    """An apply for every child that is not as it should be; a foreign object of a child's name is left alone."""
+    actions, foreign = [], []
+    for manifest in sorted(applied, key=lambda entry: ORDER[entry["kind"]]):
+        found = situation.children.get(key_of(manifest))
+        if found is None:
+            actions.append(Apply(stamped(manifest), only_create=True))
+        elif found.owner != situation.cluster.metadata.uid:
+            foreign.append(str(found.key))
+        elif not found.leaving and not is_current(manifest, found):
+            guard = found.version if found.key.kind in GUARDED else None
+            actions.append(Apply(stamped(manifest), version=guard))
+    message = f"not the operator's, and left alone: {', '.join(foreign)}"
+    return actions, (Trouble("NameConflict", message),) if foreign else ()
+
+
+def is_current(manifest: Manifest, found: Child) -> bool:
+    """Whether the child is as this manifest would make it: nothing to send."""
+    return found.applied == digest(manifest) and covers(found.fields, stamped(manifest))
+
+
+def _scalers(situation: Situation, numbers: Mapping[str, Numbers]) -> list[Action]:
+    """One for every role that is not Static, made with the number of pods that there are."""
+    spec, name = situation.cluster.spec, situation.cluster.metadata.name
+    actions: list[Action] = []
+    for role, wanted in spec.roles().items():
+        missing = situation.child("PDRoleScaler", group_name(name, role)) is None
+        if wanted.scaling.mode is not ScalingMode.STATIC and missing:
+            actions.append(Create(scaler(situation.cluster, role, numbers[role].replicas)))
+    return actions
+
+
+def _certificates(situation: Situation) -> list[Action]:
+    tls, name = situation.cluster.spec.tls, situation.cluster.metadata.name
+    if tls.mode is TLSMode.DISABLED or tls.secret_name or tls.issuer_ref:
+        return []
+    roles = [*situation.cluster.spec.roles(), ROUTER]
+    missing = tuple(role for role in roles if situation.child("Secret", f"{group_name(name, role)}-tls") is None)
+    return [IssueCertificates(missing)] if missing else []
+
+
+def _pruned(situation: Situation, applied: Sequence[Manifest]) -> list[Action]:
+    """Own children that the spec no longer has: a role that is gone, a policy that was switched off."""
+    wanted = {key_of(manifest) for manifest in applied} | _kept(situation)
+    return [
+        Delete(child)
+        for key, child in situation.children.items()
+        if child.owner == situation.cluster.metadata.uid
+        and not child.leaving
+        and key not in wanted
+        and key.kind != "ControllerRevision"
+    ]
+
+
+def _kept(situation: Situation) -> set[ObjectKey]:
+    """Children that are made once: scalers of roles that scale, and certificates of roles that exist."""
+    spec, metadata = situation.cluster.spec, situation.cluster.metadata
+    scaling = [role for role, entry in spec.roles().items() if entry.scaling.mode is not ScalingMode.STATIC]
+    kept = {ObjectKey("PDRoleScaler", metadata.namespace, group_name(metadata.name, role)) for role in scaling}
+    if spec.tls.mode is TLSMode.MTLS and not spec.tls.secret_name:
+        names = [f"{group_name(metadata.name, role)}-tls" for role in (*spec.roles(), ROUTER)]
+        kept |= {ObjectKey("Secret", metadata.namespace, name) for name in (*names, f"{metadata.name}-ca")}
+    return kept
+
+
+def _numbers(situation: Situation, role: str, target: Target, shrunk: Shrink, stepped: Step) -> RoleNumbers:
+    pods = situation.pods_of(role)
+    limit = target.limited_by
+    if situation.cluster.spec.paused:
+        limit = Limit.PAUSED
+    elif shrunk.replicas > target.effective:
+        rolling = stepped.partitions[role] != HELD and stepped.state.phase is RolloutPhase.ROLLING
+        limit = Limit.ROLLOUT_FLOOR if rolling and not shrunk.actions else Limit.DRAINING
+    return RoleNumbers(
+        target=target,
+        replicas=shrunk.replicas,
+        existing=len(pods),
+        ready=sum(pod.ready and not pod.leaving for pod in pods),
+        updated=sum(pod.revision == stepped.state.target and not pod.leaving for pod in pods),
+        draining=sum(pod.drain_uid == pod.uid for pod in pods),
+        limited_by=limit,
+    )
+
+
+def _wake(situation: Situation, shrunk: Mapping[str, Shrink], stepped: Step) -> float | None:
+    """When the next drain is out of time, which no event tells."""
+    deadlines = [entry.deadline for entry in shrunk.values() if entry.deadline is not None]
+    deadlines += [action.deadline for action in stepped.actions if isinstance(action, StartDrain)]
+    return max(min(deadlines) - situation.now, 0.05) if deadlines else None

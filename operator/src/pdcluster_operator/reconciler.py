@@ -1,0 +1,120 @@
+"""One turn of one PDCluster: look, decide, act, tell. Called by the queue, never twice at once for the same cluster."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from pdcluster_operator import events, status
+from pdcluster_operator.apply import Executor
+from pdcluster_operator.crd.parse import parse
+from pdcluster_operator.desired.kubernetes_network import Origin
+from pdcluster_operator.desired.kubernetes_pod import Release
+from pdcluster_operator.desired.naming import group_name
+from pdcluster_operator.drainer import Drainer
+from pdcluster_operator.errors import SpecError
+from pdcluster_operator.kube import Kube, KubeError
+from pdcluster_operator.observe import Cache, ClusterKey, ClusterView, ScalerFacts
+from pdcluster_operator.reconcile.decide import decide
+from pdcluster_operator.reconcile.situation import Decision, Situation, Trouble
+from pdcluster_operator.resources import API_VERSION, Manifest
+
+log = structlog.get_logger(__name__)
+
+TROUBLED_SECONDS = 30.0
+"""A turn that was refused something is repeated: what stood in the way may be gone without an event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What does not change while the operator runs."""
+
+    release: Release
+    origin: Origin
+    resync_seconds: float
+
+
+class Reconciler:
+    """Owns no state but what its parts own."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        cache: Cache,
+        drainer: Drainer,
+        home: Home,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._drainer = drainer
+        self._executor = Executor(kube, cache, drainer)
+        self._home = home
+        self._clock = clock
+
+    async def turn(self, key: ClusterKey) -> float | None:
+        """Seconds until the next turn is due without an event; None when the cluster is gone."""
+        view = self._cache.view(key)
+        manifest = view.manifest
+        if manifest is None or "deletionTimestamp" in manifest["metadata"]:
+            return None
+        try:
+            situation = self._situation(view, manifest)
+        except SpecError as error:
+            trouble = Trouble("InvalidSpec", str(error))
+            await self._tell(manifest, status.broken_status(manifest, trouble, _status(manifest), self._clock()))
+            return self._home.resync_seconds
+        decision = decide(situation)
+        refused = await self._executor.carry_out(situation, decision.actions)
+        decision = replace(decision, troubles=(*decision.troubles, *refused))
+        await self._tell(manifest, status.status_of(situation, decision, _status(manifest)))
+        await self._tell_scalers(situation, decision)
+        waits = [self._home.resync_seconds, decision.wake_after, TROUBLED_SECONDS if decision.troubles else None]
+        return min(seconds for seconds in waits if seconds is not None)
+
+    def _situation(self, view: ClusterView, manifest: Manifest) -> Situation:
+        return Situation(
+            cluster=parse(manifest),
+            children=dict(view.children),
+            pods=tuple(view.pods.values()),
+            drained=self._drainer.drained,
+            now=self._clock(),
+            release=self._home.release,
+            origin=self._home.origin,
+        )
+
+    async def _tell(self, manifest: Manifest, told: Manifest) -> None:
+        """Writes the status if it says anything new, and an event for every condition that changed."""
+        before = _status(manifest)
+        if told == before:
+            return
+        written = await self._kube.apply(_only_status(manifest, told), subresource="status")
+        self._cache.put("PDCluster", written)
+        for event in events.transitions(written, before.get("conditions") or [], self._clock()):
+            try:
+                await self._kube.create(event)
+            except KubeError as error:
+                log.warning("event_lost", reason=str(error), note=event["note"])
+
+    async def _tell_scalers(self, situation: Situation, decision: Decision) -> None:
+        for role, numbers in decision.roles.items():
+            name = group_name(situation.cluster.metadata.name, role)
+            found = situation.child("PDRoleScaler", name)
+            if found is None or not isinstance(found.facts, ScalerFacts):
+                continue
+            told = status.scaler_status(situation, role, numbers, found.facts.status)
+            if told != found.facts.status:
+                manifest = {"kind": "PDRoleScaler", "metadata": {"name": name, "namespace": found.key.namespace}}
+                written = await self._kube.apply(_only_status(manifest, told), subresource="status")
+                self._cache.put("PDRoleScaler", written)
+
+
+def _status(manifest: Manifest) -> Mapping[str, Any]:
+    return manifest.get("status") or {}
+
+
+def _only_status(manifest: Manifest, told: Manifest) -> Manifest:
+    metadata = {key: manifest["metadata"][key] for key in ("name", "namespace")}
+    return {"apiVersion": API_VERSION, "kind": manifest["kind"], "metadata": metadata, "status": told}

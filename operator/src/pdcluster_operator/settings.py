@@ -1,0 +1,60 @@
+"""How the operator is set up, from its environment: read once, at the start."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pdcluster_operator.errors import OperatorError
+
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`namespaces` empty: all of them. `kubeconfig` empty: the pod's service account."""
+
+    namespace: str
+    """Of the operator itself: its Lease is there."""
+    worker_image: str
+    identity: str
+    namespaces: tuple[str, ...] = ()
+    kubeconfig: str = ""
+    metrics_port: int = 8000
+    host: str = "0.0.0.0"
+    workers: int = 8
+    debounce_seconds: float = 0.1
+    resync_seconds: float = 600.0
+    lease_seconds: float = 15.0
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Raises OperatorError naming a variable that is missing or wrong."""
+    image = environment.get("PDC_WORKER_IMAGE", "")
+    if not image:
+        raise OperatorError("PDC_WORKER_IMAGE is not set: the image of workers whose PDCluster names none")
+    own = environment.get("POD_NAMESPACE") or _mounted_namespace()
+    watched = tuple(part.strip() for part in environment.get("PDC_NAMESPACES", "").split(",") if part.strip())
+    return Settings(
+        namespace=own,
+        worker_image=image,
+        identity=environment.get("POD_NAME") or socket.gethostname(),
+        namespaces=watched,
+        kubeconfig=environment.get("KUBECONFIG", ""),
+        metrics_port=int(_number(environment, "PDC_METRICS_PORT", 8000)),
+        host=environment.get("PDC_HOST", "0.0.0.0"),
+        lease_seconds=_number(environment, "PDC_LEASE_SECONDS", 15.0),
+        resync_seconds=_number(environment, "PDC_RESYNC_SECONDS", 600.0),
+    )
+
+
+def _number(environment: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        return float(environment.get(name, "") or default)
+    except ValueError as error:
+        raise OperatorError(f"{name}={environment[name]!r} is not a number") from error
+
+
+def _mounted_namespace() -> str:
+    return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "default"

@@ -1,0 +1,64 @@
+"""The real operator as a process of the test, on the cluster under test."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from cluster_process import Program, Reservation
+
+IMAGE = "example.invalid/worker:test"
+
+
+class OperatorProcess:
+    """One operator that acts on one namespace; `restart` starts another in its place."""
+
+    def __init__(self, folder: Path, kubeconfig: Path, namespace: str, environment: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._reservation = Reservation()
+        self._environment = {
+            **os.environ,
+            "KUBECONFIG": str(kubeconfig),
+            "POD_NAMESPACE": namespace,
+            "PDC_NAMESPACES": namespace,
+            "PDC_WORKER_IMAGE": IMAGE,
+            "PDC_HOST": "127.0.0.1",
+            "PDC_METRICS_PORT": str(self._reservation.port),
+            "PDC_LEASE_SECONDS": "8",
+            **environment,
+        }
+        self._started = 0
+        self.program = self._start()
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self._reservation.port}/metrics"
+
+    def restart(self) -> None:
+        """Ends the one that runs, whatever it does, and starts a new one."""
+        self.program.close()
+        self.program = self._start()
+
+    def close(self) -> None:
+        self.program.close()
+        self._reservation.close()
+
+    def _start(self) -> Program:
+        self._started += 1
+        command = [sys.executable, "-m", "pdcluster_operator"]
+        environment = {**self._environment, "POD_NAME": f"operator-{self._started}"}
+        program = Program(f"operator-{self._started}", command, self._folder, environment)
+        program.wait_ready(f"http://127.0.0.1:{self._reservation.port}/health")
+        return program
+
+
+@contextlib.contextmanager
+def operator_process(folder: Path, kubeconfig: Path, namespace: str, **environment: str) -> Iterator[OperatorProcess]:
+    """An operator that runs while the context lasts; pytest shows the end of its log when the test fails."""
+    process = OperatorProcess(folder, kubeconfig, namespace, environment)
+    try:
+        yield process
+    finally:
+        process.close()
+        print(process.program.tail(60))
