@@ -1,7 +1,7 @@
 """A client of Inference.Stream for integration tests: as small as a router can be, without retries.
 
-    async with WorkerClient([prefill.address, decode.address]) as client:
-        result = await client.generate([1, 2, 3], max_tokens=8)
+async with WorkerClient([prefill.address, decode.address]) as client:
+    result = await client.generate([1, 2, 3], max_tokens=8)
 """
 
 import asyncio

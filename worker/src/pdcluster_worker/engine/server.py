@@ -9,7 +9,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from pdcluster_proto.v1 import admin_pb2_grpc
 from pdcluster_worker.engine.admin_service import AdminService
 from pdcluster_worker.splitwise.channel import bind, make_server
-from pdcluster_worker.splitwise.incoming import ProtocolErrorCounter, ServerContext, authorise, guarded
+from pdcluster_worker.splitwise.incoming import ProtocolErrorCounter, ServerContext, authorise, guarded, turn_away
 from pdcluster_worker.splitwise.tls import ROUTER, TLSIdentity
 
 Serve = Callable[[ServerContext], Awaitable[None]]
@@ -62,13 +62,13 @@ class GrpcServer:
     async def _serve_inference(self, _requests: object, context: ServerContext) -> None:
         await authorise(context, self._tls, (ROUTER,))
         if self._inference is None:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the model is being loaded")
+            await turn_away(context, grpc.StatusCode.UNAVAILABLE, "the model is being loaded")
         await guarded(context, "router", self._errors, self._inference(context))
 
     async def _serve_link(self, _requests: object, context: ServerContext) -> None:
         await authorise(context, self._tls, ("prefill",))
         if self._inference is None:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the model is being loaded")
+            await turn_away(context, grpc.StatusCode.UNAVAILABLE, "the model is being loaded")
         if self._link is None:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this worker reserves nothing: it does not decode")
+            await turn_away(context, grpc.StatusCode.UNIMPLEMENTED, "this worker reserves nothing: it does not decode")
         await guarded(context, "prefill", self._errors, self._link(context))

@@ -1,9 +1,10 @@
 """Reading a stream: raw messages in, with the right ending for a peer that breaks the rules."""
 
 import asyncio
+import contextlib
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 from urllib.parse import unquote
 
 import grpc
@@ -19,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 HELLO_TIMEOUT = 10.0
 """Seconds for the first message of a stream."""
+
+TURN_AWAY_TIMEOUT = 1.0
 
 MISMATCHES = frozenset({"version", "layout", "model", "revision"})
 
@@ -51,8 +54,17 @@ async def authorise(context: ServerContext, identity: TLSIdentity | None, roles:
     """Ends the call unless the peer's certificate names one of `roles`. Without TLS everybody may."""
     if identity is None or identity.allows(context.auth_context(), roles):
         return
-    log.warning("peer_not_authorised", peer=context.peer(), method_roles=sorted(roles))
-    await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"only for {', '.join(sorted(roles))} of this cluster")
+    log.warning("peer_not_authorised", peer=context.peer(), allowed=sorted(roles))
+    await turn_away(context, grpc.StatusCode.PERMISSION_DENIED, f"only for {', '.join(sorted(roles))} of this cluster")
+
+
+async def turn_away(context: ServerContext, code: grpc.StatusCode, reason: str) -> NoReturn:
+    """Ends a stream before it has begun. A peer that is still writing its first message may finish that: cut off in
+    the middle it would see an error of its own transport instead of `reason`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(TURN_AWAY_TIMEOUT):
+            await context.read()
+    await context.abort(code, reason)
 
 
 async def authorise_admin(
