@@ -100,6 +100,7 @@ HISTOGRAMS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
 
 COUNTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("reserve_attempts_total", "Reservations asked of decode workers", ("outcome", "reason")),
+    ("preemptions_total", "Requests that lost their blocks to others and are computed again", ()),
     ("kv_transfer_bytes_total", "Bytes of KV written into decode workers", ()),
 )
 

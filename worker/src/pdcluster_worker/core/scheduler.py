@@ -42,6 +42,7 @@ class Scheduler:
     def __init__(self, context: Context, hooks: Hooks) -> None:
         config = context.config
         self._config = config
+        self._context = context
         self._pool = context.pool
         self._hooks = hooks
         self._waiting: OrderedDict[Job, None] = OrderedDict()
@@ -177,6 +178,7 @@ class Scheduler:
         job.computed = 0
         job.indexed = 0
         job.preemptions += 1
+        self._context.observe("preemptions_total", 1)
         if job.state is RequestState.RUNNING:
             job.move(RequestState.WAITING)
         self.set_pending(job, job.known_tokens)
