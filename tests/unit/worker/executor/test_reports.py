@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from pathlib import Path
 
 import pytest
 import zmq
@@ -32,10 +33,11 @@ def test_joining_keeps_everything_in_order() -> None:
     assert join([parts[1]]) == parts[1]
 
 
-def test_what_was_put_before_the_end_arrives() -> None:
+def test_what_was_put_before_the_end_has_left_when_it_is_closed(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/reports"
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    receiver = Receiver(context, "inproc://reports", bind=True, message_type=FromExecutor)
-    reporter = Reporter(context, "inproc://reports", rank=2)
+    receiver = Receiver(context, address, bind=True, message_type=FromExecutor)
+    reporter = Reporter(address, rank=2)
     for number in range(50):
         reporter.put(FromExecutor(2, steps=(step(number),)))
     reporter.close()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdcluster_worker.core.plan import TransferSpec
@@ -196,6 +196,7 @@ ACTIONS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(ACTIONS, max_size=25))
 def test_whatever_happens_each_transfer_is_reported_once(actions: list[Command | float]) -> None:
     bench = Bench()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdcluster_worker.core.plan import Admission, StepPlan
@@ -126,6 +126,7 @@ def test_as_many_tokens_as_entries_that_sample() -> None:
         slots.commit(plan, [1, 2])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.integers(1, 30))
 def test_any_chunking_yields_each_position_once_with_its_token(chunks: list[int], length: int) -> None:
     slots, tokens, seen = table(), [7 * position % VOCABULARY for position in range(length)], []

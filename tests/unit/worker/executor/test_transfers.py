@@ -1,7 +1,7 @@
 """What a transfer may post when, and that it ends once."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdcluster_worker.core.plan import TransferSpec
@@ -83,6 +83,7 @@ def test_a_transfer_with_nothing_to_send_is_done_at_once() -> None:
     assert (report.ok, report.bytes, report.seconds) == (True, 0, 0.0)
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 200).flatmap(
         lambda tokens: st.tuples(

@@ -1,7 +1,7 @@
 """Coalescing joins what is adjacent on both sides, and loses or adds no block."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdcluster_worker.core.wire import Region
@@ -24,12 +24,14 @@ def expand(runs) -> list[tuple[int, int]]:  # type: ignore[no-untyped-def]
     ]
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_runs_are_the_pairs_in_order(pairs: tuple[list[int], list[int]]) -> None:
     local, remote = pairs
     assert expand(coalesce(local, remote)) == list(zip(local, remote, strict=True))
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_no_two_neighbouring_runs_could_be_joined(pairs: tuple[list[int], list[int]]) -> None:
     runs = coalesce(*pairs)
@@ -37,6 +39,7 @@ def test_no_two_neighbouring_runs_could_be_joined(pairs: tuple[list[int], list[i
     assert not (ends == np.stack((runs.local[1:], runs.remote[1:]))).all(axis=0).any()
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_the_copies_of_a_layer_move_exactly_its_blocks(pairs: tuple[list[int], list[int]]) -> None:
     local, remote = pairs

@@ -55,7 +55,7 @@ def run_executor(config: ExecutorConfig) -> int:
     for ignored in (signal.SIGINT, signal.SIGTERM):  # a terminal signals the whole group: the engine decides
         signal.signal(ignored, signal.SIG_IGN)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-    reporter = Reporter(context, config.report_socket, config.rank)
+    reporter = Reporter(config.report_socket, config.rank)
     executor = Executor(config, context, reporter)
     fatal = _outcome(executor)
     if fatal:

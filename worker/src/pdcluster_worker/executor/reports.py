@@ -1,4 +1,8 @@
-"""From all threads of the executor to the engine: one thread owns the PUSH socket and joins what waits."""
+"""From all threads of the executor to the engine: one thread owns the PUSH socket and joins what waits.
+
+The socket has a ZeroMQ context of its own: only the end of its context waits until what was sent has left, and the
+last words of a failed executor must leave without waiting for any other socket.
+"""
 
 import os
 import queue
@@ -21,8 +25,7 @@ _END = None
 class Reporter:
     """`put` from any thread; nothing is lost or reordered until `close`."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", address: str, rank: int) -> None:
-        self._context = context
+    def __init__(self, address: str, rank: int) -> None:
         self._address = address
         self.rank = rank
         self._queue: queue.SimpleQueue[FromExecutor | None] = queue.SimpleQueue()
@@ -38,13 +41,15 @@ class Reporter:
         self._thread.join(LINGER + 1)
 
     def _run(self) -> None:
-        sender: Sender[FromExecutor] = Sender(self._context, self._address, bind=False, timeout=SEND_TIMEOUT)
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        sender: Sender[FromExecutor] = Sender(context, self._address, bind=False, timeout=SEND_TIMEOUT)
         try:
             self._send_all(sender)
         except Exception:  # the thread's top: an executor that cannot report is of no use
             log.exception("reporter_failed")
             os._exit(1)
         sender.close(LINGER)
+        context.term()
 
     def _send_all(self, sender: Sender[FromExecutor]) -> None:
         ended = False
