@@ -1,4 +1,4 @@
-"""Where the workers are: a static list, or the pods of a cluster. Never by readiness: see ARCHITECTURE.md."""
+"""Where the workers are: a static list, or the pods of a cluster."""
 
 from collections.abc import Awaitable, Callable
 
@@ -8,5 +8,11 @@ SetWorkers = Callable[[tuple[StaticWorker, ...]], Awaitable[None]]
 
 
 async def discover(config: RouterConfig, set_workers: SetWorkers) -> None:
-    """Calls `set_workers` with the full list at every change; ends only when there can be none."""
-    await set_workers(config.workers)
+    """Calls `set_workers` with the full list at every change. Returns when there can be no change."""
+    if config.workers or not config.cluster:
+        await set_workers(config.workers)
+        return
+    # Local mode never needs it, and the import takes half a second.
+    from pdcluster_worker.router.discovery_kubernetes import watch_cluster
+
+    await watch_cluster(config.cluster, config.revision, set_workers)

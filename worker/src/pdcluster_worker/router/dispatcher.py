@@ -104,24 +104,24 @@ class Dispatcher:
         self.fleet.push_peers()
 
     def link_down(self, link: Link, refused: bool) -> None:
-        if link.hello is None:
-            return
-        if refused:
+        if link.retired:
+            self.fleet.remove(link)
+        if refused or link.retired:
             self._gave_up(link)
         elif link not in self._grace and link.entries:
             self._grace[link] = self._loop.call_later(self._config.reattach_grace, self._gave_up, link)
         self.fleet.push_peers()
 
-    def forget_link(self, link: Link) -> None:
-        """The address is gone from discovery: so is its process."""
+    def drop_link(self, link: Link) -> None:
+        """Nothing more is expected of it; the caller closes it."""
+        self.fleet.remove(link)
         self._gave_up(link)
 
     def _gave_up(self, link: Link) -> None:
         timer = self._grace.pop(link, None)
         if timer is not None:
             timer.cancel()
-        if link.hello is not None:
-            self._lost(link, link.instance)
+        self._lost(link, link.instance)
 
     def _lost(self, link: Link, instance: str) -> None:
         jobs = link.take_entries()

@@ -33,21 +33,30 @@ class Fleet:
                 return link
         return None
 
-    def set_workers(self, workers: Iterable[StaticWorker]) -> list[Link]:
-        """Starts links to new addresses; returns the links to addresses that are gone, for the caller to close."""
+    def set_workers(self, workers: Iterable[StaticWorker]) -> None:
+        """Starts links to new addresses, retires those to addresses that are gone: they may end what they have."""
         wanted = {worker.address: worker for worker in workers}
-        gone = [self._links.pop(address) for address in list(self._links) if address not in wanted]
+        for address, link in self._links.items():
+            link.retired = address not in wanted
         for address, worker in wanted.items():
             if address not in self._links:
                 self._links[address] = self._make_link(worker)
                 self._links[address].start()
-        return gone
+        self.push_peers()
+
+    def remove(self, link: Link) -> None:
+        self._links.pop(link.address, None)
+
+    def retired_idle(self) -> list[Link]:
+        """Retired links with nothing left to end, or nothing to end it on."""
+        return [link for link in self._links.values() if link.retired and not (link.connected and link.entries)]
 
     def candidates(self) -> list[Candidate]:
         return [_candidate(link, hello) for link, hello in self._connected()]
 
     def _connected(self) -> list[tuple[Link, WorkerHello]]:
-        return [(link, link.hello) for link in self._links.values() if link.connected and link.hello is not None]
+        usable = [link for link in self._links.values() if link.connected and not link.retired]
+        return [(link, link.hello) for link in usable if link.hello is not None]
 
     def ready(self) -> bool:
         """A prompt could be sent somewhere now."""
@@ -70,7 +79,7 @@ class Fleet:
 
     def limits(self) -> Limits:
         """The longest request that some worker of every needed role can hold; the smallest vocabulary."""
-        hellos = [link.hello for link in self._links.values() if link.hello is not None]
+        hellos = [link.hello for link in self._links.values() if link.hello is not None and not link.retired]
         if not hellos:
             return self._fallback
         longest: dict[Role, int] = {}

@@ -18,6 +18,7 @@ import structlog
 from pdcluster_worker.core.request import Request
 from pdcluster_worker.core.wire import Role
 from pdcluster_worker.errors import ProtocolError
+from pdcluster_worker.router.backoff import Backoff
 from pdcluster_worker.router.job import Job
 from pdcluster_worker.router.life import Life
 from pdcluster_worker.splitwise.channel import INFERENCE_STREAM
@@ -79,6 +80,8 @@ class Link:
         self.hello: WorkerHello | None = None
         self.state: WorkerState | None = None
         self.connected = False
+        self.retired = False
+        """Discovery no longer lists it: nothing new goes there, and it is not waited for when it breaks."""
         self.entries: dict[int, Job] = {}
         """By handle: the jobs whose present epoch this worker holds or is asked for."""
         self.outstanding_tokens = 0
@@ -88,7 +91,7 @@ class Link:
         self._next_handle = 1
         self._outgoing = _Outgoing()
         self._wake = asyncio.Event()
-        self._closing = asyncio.Event()
+        self._backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -96,7 +99,7 @@ class Link:
 
     async def close(self) -> None:
         """Ends the stream; the owner hears of it as a break."""
-        self._closing.set()
+        self._backoff.close()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -150,17 +153,15 @@ class Link:
     # --- the connection -----------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        backoff = FIRST_BACKOFF
-        while not self._closing.is_set():
+        while not self._backoff.closed:
             refused = await self._refused()
             if not refused and await self._connection():
-                backoff = FIRST_BACKOFF
-                continue
-            self._owner.link_down(self, refused)
-            try:
-                await asyncio.wait_for(self._closing.wait(), backoff)
-            except TimeoutError:
-                backoff = min(2 * backoff, LAST_BACKOFF)
+                self._backoff.reset()
+            else:
+                self._owner.link_down(self, refused)
+                await self._backoff.wait()
+            if self.retired:
+                return
 
     async def _refused(self) -> bool:
         """True when nobody listens at the address: the process is gone, there is nothing to wait for."""

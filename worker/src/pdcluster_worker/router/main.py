@@ -55,7 +55,10 @@ async def _serve(config: RouterConfig, keys: APIKeys, listener: socket.socket, t
     async with RouterServer(config, keys, listener, tokenizer) as server:
         host, port = listener.getsockname()[:2]
         _log.info("ready", name=config.name, address=f"{host}:{port}", instance_id=server.router_id)
+        server.discovery.add_done_callback(lambda task: stop.set() if _failed(task) else None)
         await stop.wait()
+        if _failed(server.discovery):
+            server.discovery.result()
         _log.info("draining", requests=server.dispatcher.open_jobs)
         await server.drain()
 
@@ -83,15 +86,16 @@ class RouterServer:
         if config.metrics_port is not None:
             self._listeners.append(listen(config.host, config.metrics_port))
         self._stack = contextlib.AsyncExitStack()
+        self.discovery: asyncio.Task[None]
 
     def _make_link(self, worker: StaticWorker) -> Link:
         return Link(worker.address, worker.role, self.dispatcher, self._settings)
 
     async def set_workers(self, workers: tuple[StaticWorker, ...]) -> None:
-        for link in self.fleet.set_workers(workers):
-            self.dispatcher.forget_link(link)
+        self.fleet.set_workers(workers)
+        for link in self.fleet.retired_idle():
+            self.dispatcher.drop_link(link)
             await link.close()
-        self.fleet.push_peers()
 
     async def __aenter__(self) -> "RouterServer":
         async with contextlib.AsyncExitStack() as stack:
@@ -99,7 +103,8 @@ class RouterServer:
             stack.push_async_callback(self._close_links)
             for listener in self._listeners:
                 await stack.enter_async_context(serving(self._app, listener))
-            stack.push_async_callback(_cancelled, asyncio.create_task(discover(self._config, self.set_workers)))
+            self.discovery = asyncio.create_task(discover(self._config, self.set_workers))
+            stack.push_async_callback(_cancelled, self.discovery)
             self._stack = stack.pop_all()
         return self
 
@@ -114,6 +119,10 @@ class RouterServer:
 
     async def _close_links(self) -> None:
         await asyncio.gather(*(link.close() for link in self.fleet.links))
+
+
+def _failed(task: "asyncio.Task[None]") -> bool:
+    return task.done() and not task.cancelled() and task.exception() is not None
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:
