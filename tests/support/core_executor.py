@@ -58,6 +58,8 @@ class FakeExecutor:
         self.transfers: list[TransferSpec] = []
         self.last_plan = 0
         self.batch_sizes: list[int] = []
+        self.admitted: list[int] = []
+        """Seeds, in order of admission."""
 
     def run(self, plan: StepPlan) -> StepDone:
         assert plan.plan_id == self.last_plan + 1
@@ -88,6 +90,7 @@ class FakeExecutor:
 
     def _admit(self, admission: Admission) -> None:
         assert admission.slot not in self.slots, "the slot is taken"
+        self.admitted.append(admission.sampling.seed)
         self.slots[admission.slot] = SlotState(
             tokens=unpack(admission.tokens),
             prompt_length=admission.prompt_length,

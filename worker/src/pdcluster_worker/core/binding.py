@@ -76,7 +76,9 @@ class Binding:
         link.answered(job.key, now)
         self._no_longer_reserving(job)
 
-    def retry(self, job: Job, now: float, outcome: str, reason: str = "", *, costs: bool = True) -> None:
+    def retry(
+        self, job: Job, now: float, outcome: str, reason: str = "", *, costs: bool = True, first: bool = True
+    ) -> None:
         """Back to the head of the queue, unless this attempt was one too many."""
         self._context.observe("reserve_attempts_total", 1.0, outcome, reason)
         self.started(job)
@@ -89,7 +91,12 @@ class Binding:
                 now,
             )
         else:
-            self.enqueue(job, now, first=True)
+            self.enqueue(job, now, first=first)
+
+    def holds_kv_back(self) -> bool:
+        """The first in line is a request whose KV is held here: it finds no room anywhere."""
+        first = self._parked or next(iter(self._queue), None)
+        return first is not None and first.kv_complete
 
     def block(self, link: DecodeLink, retry_after: float, now: float) -> None:
         """It had no capacity: leave it alone for a moment."""
@@ -155,8 +162,9 @@ class Binding:
 
     def _fits_window(self, job: Job) -> bool:
         """Reserve only for what is computed next, so that a backlog here hoards no decode memory."""
-        tokens = 0 if job.kv_complete else job.request.num_tokens
-        return not self._window or self._window + tokens <= 2 * self._context.config.max_batch_tokens
+        if job.kv_complete or not self._window:
+            return True
+        return self._window + job.request.num_tokens <= 2 * self._context.config.max_batch_tokens
 
     def _best(self, job: Job, links: list[DecodeLink], now: float) -> DecodeLink | None:
         """The decode worker with the most credit left of those whose credit fits, a prompt answerer if possible."""

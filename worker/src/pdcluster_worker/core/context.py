@@ -20,6 +20,8 @@ class Context:
         self.attach_timers: Timers[Job] = Timers()
         """For requests that no router listens to."""
         self.draining = False
+        self.broken = ""
+        """Why nothing can run here any more; empty while the executor lives."""
 
     def router(self, stream: StreamId) -> RouterOut:
         out = self.outbox.routers.get(stream)

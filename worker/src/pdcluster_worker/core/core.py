@@ -60,7 +60,7 @@ class Core:
         self._expire(now)
         self._role.before_plans(now)
         scheduler = self._role.scheduler
-        while len(scheduler.outstanding) < context.config.plans_in_flight and not self._role.intake.broken:
+        while len(scheduler.outstanding) < context.config.plans_in_flight and not context.broken:
             plan = scheduler.make_plan(now)
             if plan is None:
                 break
@@ -140,13 +140,13 @@ class Core:
         deliver(self._role, issued, event.sampled, now)
 
     def _executor_lost(self, event: events.ExecutorLost, now: float) -> None:
-        self._role.intake.broken = event.reason or "the executor died"
+        self._context.broken = reason = event.reason or "the executor died"
         outstanding = self._role.scheduler.outstanding
         suspects = {job for issued in outstanding for job in issued.jobs}
         outstanding.clear()
-        fail_all(self._role, list(self._context.jobs.values()), suspects, self._role.intake.broken, now)
+        fail_all(self._role, list(self._context.jobs.values()), suspects, reason, now)
         self._context.pool.executor_gone()
-        self._role.executor_lost(self._role.intake.broken, now)
+        self._role.executor_lost(reason, now)
 
     def _drain_asked(self, event: events.DrainAsked, now: float) -> None:
         self._context.draining = True

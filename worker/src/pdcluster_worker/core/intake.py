@@ -33,8 +33,6 @@ class RequestIntake:
         self._streams = streams
         self._endings = endings
         self._role = role
-        self.broken = ""
-        """Why nothing can run here any more."""
 
     def submitted(self, event: Submitted, now: float) -> None:
         """A duplicate binds the stream to the request that runs already; a newer epoch ends the older one."""
@@ -48,9 +46,9 @@ class RequestIntake:
             return
         if job is not None:
             self.supersede(job, now)
-        if self.broken or self._context.draining:
-            code = FailureCode.EXECUTOR_LOST if self.broken else FailureCode.DRAINING
-            self._streams.refuse(event.stream, event.handle, code, self.broken or "the worker is draining")
+        if self._context.broken or self._context.draining:
+            code = FailureCode.EXECUTOR_LOST if self._context.broken else FailureCode.DRAINING
+            self._streams.refuse(event.stream, event.handle, code, self._context.broken or "the worker is draining")
             return
         limit = min(request.prompt_length + request.sampling.max_tokens, self._context.config.max_model_length)
         job = Job(request, limit, now)

@@ -208,7 +208,7 @@ class PrefillRole(WorkerRole):
         elif link is not None:
             link.ended.put(event.lease, True)
 
-    def lease_lost(self, job: Job, now: float, reason: str, *, aborted: bool = False) -> None:
+    def lease_lost(self, job: Job, now: float, reason: str, *, aborted: bool = False, yielded: bool = False) -> None:
         """The decode worker, or the way to it, is no good any more: hand over elsewhere, from the KV held."""
         self._give_up_lease(job, aborted=aborted)
         if job.state is RequestState.RUNNING:
@@ -218,7 +218,7 @@ class PrefillRole(WorkerRole):
             pending = job.pending_tokens
             self.scheduler.remove(job)
             self.scheduler.set_pending(job, pending)
-        self.binding.retry(job, now, "lost", reason)
+        self.binding.retry(job, now, "lost", reason, costs=not yielded, first=not yielded)
 
     def _give_up_lease(self, job: Job, *, aborted: bool) -> None:
         """Our side of a lease's end; WritesClosed follows when the transfer is final, if it is not yet."""
@@ -333,9 +333,16 @@ class PrefillRole(WorkerRole):
 
     def after_plans(self, now: float) -> None:
         """What has just started makes room in the window, so new requests are bound after that."""
-        if not self.intake.broken:
+        if not self.context.broken:
             self.binding.bind(now)
+            self._yield_lease(now)
         self.peers.say(now)
+
+    def _yield_lease(self, now: float) -> None:
+        """Requests that hold blocks here wait for room there, which those hold who wait for blocks here: let one go."""
+        job = self.scheduler.stuck() if self.binding.holds_kv_back() else None
+        if job is not None and job.lease is not None:
+            self.lease_lost(job, now, "yielded", yielded=True)
 
     def next_deadline(self) -> float | None:
         candidates = (self.binding.next_deadline(), self.peers.next_deadline())

@@ -70,7 +70,7 @@ class Reservations:
         self._epochs.expire(now)
         for key in self._deadlines.due(now):
             self.refuse_queued(key)
-        if self._context.draining:
+        if self._context.draining or self._context.broken:
             for key in list(self._queue):
                 self.refuse_queued(key, RefuseReason.DRAINING)
         while self._queue:
@@ -98,7 +98,7 @@ class Reservations:
 
     def room(self) -> tuple[int, int]:
         """Blocks and requests to give out as credit."""
-        if self._context.draining:
+        if self._context.draining or self._context.broken:
             return 0, 0
         config = self._context.config
         holding = self._scheduler.running + self._scheduler.waiting
@@ -129,7 +129,8 @@ class Reservations:
         if event.blocks > config.num_blocks:
             return RefuseReason.TOO_LARGE
         known = self._context.jobs.get(event.key.request_id) or self._table.live(event.key.request_id)
-        if self._context.draining and (known is None or known.key != event.key):
+        leaving = self._context.draining or self._context.broken
+        if leaving and (known is None or known.key != event.key):
             return RefuseReason.DRAINING
         return RefuseReason.NO_CAPACITY if event.deadline <= now else None
 

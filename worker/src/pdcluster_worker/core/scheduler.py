@@ -104,6 +104,12 @@ class Scheduler:
         self.queued_tokens += tokens - job.pending_tokens
         job.pending_tokens = tokens
 
+    def stuck(self) -> Job | None:
+        """The newest in line, when nothing runs and nobody can start for lack of blocks."""
+        if self.outstanding or self.running or not self._waiting:
+            return None
+        return next(reversed(self._waiting))
+
     def missing_blocks(self) -> int:
         """Blocks that the first request in line needs to go on: not to be given away."""
         for job in self._waiting:
