@@ -6,7 +6,7 @@ measure. Times are seconds of `time.monotonic`.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import httptools
@@ -46,8 +46,10 @@ class StreamResult:
 class StreamClient(asyncio.Protocol):
     """Sends one request when connected; `done` is set when the answer is complete or the connection ends."""
 
-    def __init__(self, request: bytes) -> None:
+    def __init__(self, request: bytes, on_token: Callable[[], None] = lambda: None) -> None:
+        """`on_token` is called for each event that carries tokens."""
         self._request = request
+        self._on_token = on_token
         self._parser = httptools.HttpResponseParser(self)
         self._decoder = msgspec.json.Decoder(Event)
         self._rest = b""
@@ -95,6 +97,7 @@ class StreamClient(asyncio.Protocol):
                 self.result.events += 1
                 self.result.tokens.extend(choice.token_ids)
                 self.result.first_token = self.result.first_token or time.monotonic()
+                self._on_token()
             self.result.finish_reason = choice.finish_reason or self.result.finish_reason
 
     def _finish(self) -> None:
@@ -113,14 +116,22 @@ def completion_request(address: str, body: dict[str, object]) -> bytes:
     return head.encode() + content
 
 
+async def open_stream(
+    address: str, body: dict[str, object], on_token: Callable[[], None] = lambda: None
+) -> StreamClient:
+    """A connection of its own with the request sent; its `done` is the result."""
+    host, port = address.rsplit(":", 1)
+    request = completion_request(address, body)
+    loop = asyncio.get_running_loop()
+    _, client = await loop.create_connection(lambda: StreamClient(request, on_token), host, int(port))
+    return client
+
+
 async def stream_all(address: str, bodies: Sequence[dict[str, object]], timeout: float) -> list[StreamResult]:
     """All at once, a connection each. Raises TimeoutError."""
-    host, port = address.rsplit(":", 1)
-    loop = asyncio.get_running_loop()
 
     async def one(body: dict[str, object]) -> StreamResult:
-        request = completion_request(address, body)
-        _, client = await loop.create_connection(lambda: StreamClient(request), host, int(port))
+        client = await open_stream(address, body)
         result: StreamResult = await client.done
         return result
 
