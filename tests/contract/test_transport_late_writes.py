@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kv_endpoints import Call, ProcessEndpoint, writes_between
+
 from pdcluster_worker.kv.protocol import KVProtocol
 
 SIZE = 32 << 20

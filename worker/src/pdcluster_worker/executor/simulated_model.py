@@ -43,7 +43,8 @@ class SimulatedModel:
             tokens[tokens == self.eos_token] = (self.eos_token + 1) % self.vocab_size
             if self.eos_probability:
                 tokens[self._ending(states, numbers)] = self.eos_token
-        return tokens.tolist()
+        drawn: list[int] = tokens.tolist()
+        return drawn
 
     def logprob(self, token: int, alternatives: int) -> TokenLogprob:
         """The sampled token first, then its neighbours in the vocabulary."""
@@ -61,12 +62,7 @@ class SimulatedModel:
 
 def _numbers(states: Sequence[SamplingState]) -> Words:
     """[n]: 32 bits each that depend on the seed, the output index and the prompt (its length and its last tokens)."""
-    prompts = [
-        zlib.crc32(
-            state.tokens[max(0, state.prompt_length - HASHED_PROMPT_TOKENS) : state.prompt_length], state.prompt_length
-        )
-        for state in states
-    ]
+    prompts = [zlib.crc32(_hashed_tokens(state), state.prompt_length) for state in states]
     seeds = np.array([state.params.seed & WORD for state in states], dtype=np.uint32)
     high_seeds = np.array([state.params.seed >> 32 & WORD for state in states], dtype=np.uint32)
     indices = np.array([len(state.tokens) - state.prompt_length for state in states], dtype=np.uint32)
@@ -74,6 +70,10 @@ def _numbers(states: Sequence[SamplingState]) -> Words:
     for part in (seeds, high_seeds, indices):
         words = spread_bits(words ^ part)
     return words
+
+
+def _hashed_tokens(state: SamplingState) -> bytes:
+    return state.tokens[max(0, state.prompt_length - HASHED_PROMPT_TOKENS) : state.prompt_length].tobytes()
 
 
 def resolve_model(engine: EngineConfig, profile: Profile, shape: ModelShape) -> SimulatedModel:
