@@ -25,7 +25,7 @@ TILE_ROWS = 512
 CHUNK_QUERIES = 512
 """Queries of one task: what is left to share among threads when a step is one long prompt."""
 SCORE_ELEMENTS = 1 << 18
-GROUP_ELEMENTS = 1 << 18
+GROUP_ELEMENTS = 1 << 19
 """Of K, over the entries of one group of decodes."""
 
 
@@ -152,8 +152,8 @@ class PagedAttention:
         self, chunk: PromptChunk, head: int, queries: FloatArray, region: FloatArray, out: FloatArray
     ) -> Task:
         def task(scratch: Scratch) -> None:
-            keys = region[0][chunk.blocks, head].reshape(-1, self._head_dim)
-            values = region[1][chunk.blocks, head].reshape(-1, self._head_dim)
+            blocks = chunk.blocks * self._kv_heads + head
+            keys, values = self._gather(region, blocks, scratch)
             context = chunk.seen + chunk.count
             tile = max(1, min(TILE_ROWS // self._group, SCORE_ELEMENTS // (context * self._group)))
             tile = max(tile, 16)
@@ -181,27 +181,34 @@ class PagedAttention:
         out[...] = mixed.reshape(count, group, head_dim)
 
     def _group_task(self, decodes: DecodeGroup, queries: FloatArray, region: FloatArray, out: FloatArray) -> Task:
-        size, count = self._block_size, decodes.blocks.shape[1]
+        heads = np.arange(self._kv_heads)[None, :, None]
 
         def task(scratch: Scratch) -> None:
-            shape = (*decodes.blocks.shape, self._kv_heads, size, self._head_dim)
-            keys, values = scratch.array("keys", shape), scratch.array("values", shape)
-            np.take(region[0], decodes.blocks, axis=0, out=keys, mode="clip")
-            np.take(region[1], decodes.blocks, axis=0, out=values, mode="clip")
-            q = queries[:, decodes.rows].swapaxes(0, 1)[:, None]
-            scores = scratch.array("scores", (*shape[:3], self._group, size))
+            blocks = decodes.blocks[:, None] * self._kv_heads + heads
+            keys, values = self._gather(region, blocks, scratch)
+            q = queries[:, decodes.rows].swapaxes(0, 1)
+            scores = scratch.array("scores", (*q.shape[:3], keys.shape[2]))
             np.matmul(q, keys.swapaxes(-1, -2), out=scores)
             for index, length in enumerate(decodes.lengths):
-                used = length - (count - 1) * size
-                scores[index, -1, :, :, used:] = -np.inf
-                values[index, -1, :, used:] = 0
-            scores -= scores.max(axis=(1, 4), keepdims=True)
+                scores[index, :, :, length:] = -np.inf
+                values[index, :, length:] = 0
+            scores -= scores.max(axis=-1, keepdims=True)
             np.exp(scores, out=scores)
-            mixed = np.matmul(scores, values).sum(axis=1)
-            mixed /= scores.sum(axis=(1, 4))[..., None]
+            mixed = scratch.array("mixed", q.shape)
+            np.matmul(scores, values, out=mixed)
+            mixed /= scores.sum(axis=-1, keepdims=True)
             out[decodes.rows] = mixed
 
         return task
+
+    def _gather(self, region: FloatArray, blocks: IntpArray, scratch: Scratch) -> tuple[FloatArray, FloatArray]:
+        """K and V, [..., tokens, head_dim], of blocks [..., n] counted per KV head."""
+        size = self._block_size * self._head_dim
+        keys, values = scratch.array("keys", (*blocks.shape, size)), scratch.array("values", (*blocks.shape, size))
+        np.take(region[0].reshape(-1, size), blocks, axis=0, out=keys, mode="clip")
+        np.take(region[1].reshape(-1, size), blocks, axis=0, out=values, mode="clip")
+        shape = (*blocks.shape[:-1], -1, self._head_dim)
+        return keys.reshape(shape), values.reshape(shape)
 
 
 def _rotate(x: FloatArray, cos: FloatArray, sin: FloatArray, out: FloatArray, scratch: Scratch) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import paddle
-from paddle.utils import dlpack
+
+from pdcluster_worker.models.paddle_library import paddle
 
 FloatArray = npt.NDArray[np.float32]
 Multiply = Callable[[FloatArray, FloatArray, FloatArray], None]
@@ -34,8 +34,8 @@ class PaddleMultiply:
     def __call__(self, x: FloatArray, weight: FloatArray, out: FloatArray) -> None:
         view = self._views.get(id(weight))
         if view is None:
-            view = self._views[id(weight)] = dlpack.from_dlpack(weight)
-        product = paddle.matmul(dlpack.from_dlpack(x), view)
+            view = self._views[id(weight)] = paddle.utils.dlpack.from_dlpack(weight)
+        product = paddle.matmul(paddle.utils.dlpack.from_dlpack(x), view)
         np.copyto(out, np.from_dlpack(product))
 
 

@@ -68,7 +68,7 @@ class CpuOps:
         def tile(start: int, stop: int, scratch: Scratch) -> None:
             _normalise(x[start:stop], weight, eps, out[start:stop])
 
-        self._workers.rows(*x.shape, tile)
+        self._workers.rows(x.shape[0], x.shape[1], tile)
         return out
 
     def add_rms_norm(
@@ -81,7 +81,7 @@ class CpuOps:
             rows += x[start:stop]
             _normalise(rows, weight, eps, out[start:stop])
 
-        self._workers.rows(*x.shape, tile)
+        self._workers.rows(x.shape[0], x.shape[1], tile)
         return out, residual
 
     def linear(self, x: FloatArray, layer: Linear[FloatArray]) -> FloatArray:

@@ -4,6 +4,7 @@ The `gguf` library reads the file and dequantises; here is what its names mean. 
 Llama reordered for a rotary that pairs neighbours.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 
 from pdcluster_worker.errors import CheckpointError
 from pdcluster_worker.models.checkpoint import FloatArray, StoredTensor
@@ -22,6 +24,7 @@ from pdcluster_worker.models.config import (
     RotaryConfig,
     RotaryScaling,
 )
+from pdcluster_worker.models.gguf_header import TensorPlace, read_header
 
 ARCHITECTURE = "llama"
 ROTARY_FACTORS = "rope_freqs.weight"
@@ -46,24 +49,16 @@ _LAYER_NAME = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 
 
 class GGUFCheckpoint:
-    """Implements `Checkpoint`. Opening maps the file and reads its metadata."""
+    """Implements `Checkpoint`. Opening maps the file and reads its header."""
 
     def __init__(self, path: Path) -> None:
-        reader = _open(path)
-        self.path = path
-        stored = {str(tensor.name): _stored(path, tensor) for tensor in reader.tensors}
+        header = read_header(path)
+        data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+        stored = {name: _stored(f"{path}: tensor {name}", place, data) for name, place in header.tensors.items()}
         factors = stored.pop(ROTARY_FACTORS, None)
+        self.path = path
         self.tensors: Mapping[str, StoredTensor] = {_name(name): tensor for name, tensor in stored.items()}
-        self.config = _config(_metadata(path, reader), self.tensors, factors)
-
-
-def _open(path: Path) -> "gguf.GGUFReader":
-    try:
-        return gguf.GGUFReader(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
-        raise CheckpointError(f"{path}: truncated or not a GGUF file: {error}") from error
+        self.config = _config(Fields(str(path), header.metadata), self.tensors, factors)
 
 
 def _name(name: str) -> str:
@@ -76,29 +71,36 @@ def _name(name: str) -> str:
     return f"{_TOP[stem]}.{kind}" if stem in _TOP else name
 
 
-def _stored(path: Path, tensor: "gguf.ReaderTensor") -> StoredTensor:
-    label = f"{path}: tensor {tensor.name}"
-    shape = tuple(int(size) for size in reversed(tensor.shape.tolist()))
-    raw = np.asarray(tensor.data).reshape(-1).view(np.uint8)
-    if raw.size != int(tensor.n_bytes):
-        raise CheckpointError(f"{label} has {raw.size} of {tensor.n_bytes} bytes: the file is truncated")
-    return StoredTensor(label, shape, tensor.tensor_type.name, raw, partial(_read_rows, label, tensor))
-
-
-def _read_rows(label: str, tensor: "gguf.ReaderTensor", start: int, stop: int) -> FloatArray:
+def _stored(label: str, place: TensorPlace, data: npt.NDArray[np.uint8]) -> StoredTensor:
     try:
-        rows = gguf.quants.dequantize(tensor.data[start:stop], tensor.tensor_type)
+        kind = gguf.GGMLQuantizationType(place.type)
+        row_bytes = gguf.quant_shape_to_byte_shape((1, *place.shape[-1:]), kind)[-1]
+    except ValueError as error:
+        raise CheckpointError(f"{label} has a type or shape that cannot be read: {error}") from error
+    stop = place.start + math.prod(place.shape[:-1]) * row_bytes
+    if stop > len(data):
+        raise CheckpointError(f"{label} ends at byte {stop}, but the file has {len(data)}: it is truncated")
+    raw = data[place.start : stop]
+    return StoredTensor(label, place.shape, kind.name, raw, partial(_read_rows, label, raw, place.shape, kind))
+
+
+def _read_rows(
+    label: str,
+    raw: npt.NDArray[np.uint8],
+    shape: tuple[int, ...],
+    kind: "gguf.GGMLQuantizationType",
+    start: int,
+    stop: int,
+) -> FloatArray:
+    """Rows hold whole blocks, so that many can be dequantised as one long row: the library splits short ones up."""
+    row_bytes = raw.size // shape[0]
+    try:
+        if len(shape) == 1:
+            return np.asarray(gguf.quants.dequantize(raw.reshape(1, -1), kind), np.float32)[0, start:stop]
+        flat = gguf.quants.dequantize(raw[start * row_bytes : stop * row_bytes].reshape(1, -1), kind)
     except NotImplementedError as error:
-        raise CheckpointError(f"{label}: cannot read its type {tensor.tensor_type.name}: {error}") from error
-    return np.asarray(rows, np.float32)
-
-
-def _metadata(path: Path, reader: "gguf.GGUFReader") -> Fields:
-    wanted = {}
-    for name, field in reader.fields.items():
-        if name.startswith(("general.architecture", "llama.")) or name.endswith(("eos_token_id", "eot_token_id")):
-            wanted[name] = field.contents()
-    return Fields(str(path), wanted)
+        raise CheckpointError(f"{label}: cannot read its type {kind.name}: {error}") from error
+    return np.asarray(flat, np.float32).reshape(stop - start, *shape[1:])
 
 
 def _config(fields: Fields, tensors: Mapping[str, StoredTensor], factors: StoredTensor | None) -> ModelConfig:

@@ -23,7 +23,7 @@ def model_id(checkpoint: Checkpoint) -> str:
         tensor = checkpoint.tensors[name]
         digest.update(f"|{name}|{tensor.dtype}|{tensor.shape}|{len(tensor.raw)}|".encode())
         for piece in _pieces(tensor.raw):
-            digest.update(np.ascontiguousarray(piece))
+            digest.update(piece.tobytes())
     return digest.hexdigest()[:32]
 
 

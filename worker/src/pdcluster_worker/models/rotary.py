@@ -4,8 +4,6 @@ Checkpoints whose rotary pairs neighbours get the rows of their Q and K projecti
 that every model here rotates halves. Scores do not change: both sides of each dot product are reordered alike.
 """
 
-from typing import assert_never
-
 import numpy as np
 import numpy.typing as npt
 
@@ -17,18 +15,16 @@ FloatArray = npt.NDArray[np.float32]
 def inverse_frequencies(rotary: RotaryConfig, head_dim: int) -> FloatArray:
     """[head_dim / 2] float32, computed in float32 as the references do: angles must agree to the last bits."""
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    base = (np.float32(1.0) / np.power(np.float32(rotary.theta), exponents)).astype(np.float32)
+    base: FloatArray = (np.float32(1.0) / np.power(np.float32(rotary.theta), exponents)).astype(np.float32)
+    divisors: FloatArray = np.ones_like(base)
     match rotary.scaling:
-        case None:
-            return base
-        case LinearScaling(factor):
-            return base / np.float32(factor)
-        case ListedScaling(divisors):
-            return base / np.asarray(divisors, np.float32)
         case Llama3Scaling() as scaling:
             return _llama3(base, scaling)
-        case _ as unreachable:
-            assert_never(unreachable)
+        case LinearScaling(factor):
+            divisors = np.full_like(base, factor)
+        case ListedScaling(listed):
+            divisors = np.asarray(listed, np.float32)
+    return (base / divisors).astype(np.float32)
 
 
 def _llama3(base: FloatArray, scaling: Llama3Scaling) -> FloatArray:
@@ -36,7 +32,7 @@ def _llama3(base: FloatArray, scaling: Llama3Scaling) -> FloatArray:
     turns = scaling.original_max_position / wavelength
     blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
     blend = np.clip(blend, 0.0, 1.0)
-    return ((1 - blend) * base / scaling.factor + blend * base).astype(np.float32)
+    return np.asarray((1 - blend) * base / scaling.factor + blend * base, np.float32)
 
 
 def cos_sin(positions: npt.NDArray[np.int32], frequencies: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -57,7 +57,7 @@ def _mapped(path: Path) -> npt.NDArray[np.uint8]:
     try:
         if path.stat().st_size == 0:
             raise CheckpointError(f"{path}: the file is empty")
-        return np.memmap(path, dtype=np.uint8, mode="r")
+        return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
 

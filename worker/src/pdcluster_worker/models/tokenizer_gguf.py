@@ -4,17 +4,14 @@ Two kinds exist in the Llama family: `gpt2` (byte-level BPE, with a named way to
 (SentencePiece BPE, whose merges are implied by the scores of the pieces).
 """
 
-import mmap
-import struct
 from pathlib import Path
 from typing import Any, cast
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from pdcluster_worker.errors import CheckpointError
+from pdcluster_worker.models.gguf_header import read_header
 
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
 
 _LLAMA3 = "|".join(
@@ -31,57 +28,9 @@ _LLAMA3 = "|".join(
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
-class _Reader:
-    """A cursor over the header of a GGUF file."""
-
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data = data
-        self.offset = 0
-
-    def scalar(self, form: str) -> Any:
-        (value,) = struct.unpack_from("<" + form, self.data, self.offset)
-        self.offset += struct.calcsize("<" + form)
-        return value
-
-    def string(self) -> str:
-        length = self.scalar("Q")
-        if length > len(self.data) - self.offset:
-            raise struct.error("a string runs over the end of the file")
-        raw = self.data[self.offset : self.offset + length]
-        self.offset += length
-        return raw.decode("utf-8", errors="replace")
-
-    def value(self, kind: int) -> Any:
-        if kind == _STRING:
-            return self.string()
-        if kind != _ARRAY:
-            return self.scalar(_SCALARS[kind])
-        inner, count = self.scalar("I"), self.scalar("Q")
-        if count > len(self.data) - self.offset:
-            raise struct.error("an array runs over the end of the file")
-        if inner in (_STRING, _ARRAY):
-            return [self.value(inner) for _ in range(count)]
-        form = f"<{count}{_SCALARS[inner]}"
-        items = list(struct.unpack_from(form, self.data, self.offset))
-        self.offset += struct.calcsize(form)
-        return items
-
-
 def read_metadata(path: Path) -> dict[str, Any]:
     """The key-value part of the file. CheckpointError when it is no GGUF file or ends too early."""
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if data[:4] != b"GGUF":
-                raise CheckpointError(f"{path}: not a GGUF file")
-            reader = _Reader(data)
-            reader.offset = 4
-            version = reader.scalar("I")
-            if version not in (2, 3):
-                raise CheckpointError(f"{path}: GGUF version {version} is not supported (2 and 3 are)")
-            _tensors, count = reader.scalar("Q"), reader.scalar("Q")
-            return {reader.string(): reader.value(reader.scalar("I")) for _ in range(count)}
-    except (struct.error, KeyError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: the GGUF header cannot be read: {error}") from error
+    return read_header(path).metadata
 
 
 def gguf_tokenizer(metadata: dict[str, Any], path: Path) -> Tokenizer:

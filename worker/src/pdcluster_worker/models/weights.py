@@ -18,8 +18,10 @@ from pdcluster_worker.models.rotary import halves_order, inverse_frequencies
 T = TypeVar("T")
 """A parameter where it is computed with: a NumPy array, or a tensor on a device."""
 
-PIECE_ELEMENTS = 1 << 17
-"""Read and transposed at a time: small enough for a core's cache."""
+PIECE_ROWS = 64
+"""Rows of a tensor that are read and transposed at a time."""
+PADDING = 16
+"""Elements that keep the piece's columns out of one cache set, where a power of two would put them all."""
 PROGRESS_STEP = 0.01
 
 
@@ -118,11 +120,14 @@ class WeightLoader(Generic[T]):
             np.copyto(target, self._rows(name)[order].T)
             return
         tensor = self._checkpoint.tensors[name]
-        step = max(1, PIECE_ELEMENTS // tensor.shape[1])
-        for start in range(0, tensor.shape[0], step):
-            stop = min(start + step, tensor.shape[0])
-            np.copyto(target[:, start:stop], tensor.read(start, stop).T)
-            self._advance((stop - start) * tensor.shape[1])
+        rows, columns = tensor.shape
+        padded = np.empty((min(PIECE_ROWS, rows), columns + PADDING), np.float32)
+        for start in range(0, rows, PIECE_ROWS):
+            stop = min(start + PIECE_ROWS, rows)
+            piece = padded[: stop - start, :columns]
+            piece[...] = tensor.read(start, stop)
+            np.copyto(target[:, start:stop], piece.T)
+            self._advance(piece.size)
 
     def _rows(self, name: str) -> FloatArray:
         tensor = self._checkpoint.tensors[name]
