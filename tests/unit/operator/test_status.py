@@ -1,0 +1,133 @@
+"""Conditions on a pretended cluster: what each says, and that an unchanged cluster has an unchanged status."""
+
+from typing import Any
+
+import pytest
+from cel_table import edited
+from pretend_cluster import PretendCluster
+
+from pdcluster_operator.events import transitions
+from pdcluster_operator.reconcile.situation import Trouble
+from pdcluster_operator.status import broken_status, status_of
+
+
+def pretend(**edit: object) -> PretendCluster:
+    return PretendCluster(edited({key.replace("__", "."): value for key, value in edit.items()})["spec"])
+
+
+def told(cluster: PretendCluster, previous: dict[str, Any] | None = None) -> dict[str, Any]:
+    return status_of(cluster.situation(), cluster.turn(), previous or {})
+
+
+def condition(status: dict[str, Any], kind: str) -> tuple[str, str]:
+    return next((entry["status"], entry["reason"]) for entry in status["conditions"] if entry["type"] == kind)
+
+
+def test_a_cluster_in_the_making_is_not_ready_and_says_why() -> None:
+    status = told(pretend())
+    assert condition(status, "Ready")[0] == "False"
+    assert condition(status, "Available") == ("False", "RouterNotReady")
+    assert condition(status, "Progressing") == ("True", "ReplicasUpdating")
+
+
+def test_a_settled_cluster_is_ready_and_its_status_does_not_change() -> None:
+    cluster = pretend()
+    cluster.settle()
+    first = told(cluster)
+    cluster.now += 1000
+
+    assert told(cluster, first) == first
+    kinds = ["Ready", "Available", "Progressing", "Degraded", "RevisionCoherent", "TransportReady"]
+    kinds += ["ScalingActive", "RatioSatisfied"]
+    assert {kind: condition(first, kind)[0] for kind in kinds} == {
+        **dict.fromkeys(kinds, "True"),
+        "Progressing": "False",
+        "Degraded": "False",
+    }
+
+
+def test_a_rollout_shows_and_ready_is_false_while_it_lasts() -> None:
+    cluster = pretend()
+    cluster.settle()
+    cluster.edit(engine={"prepareThreads": 7})
+    status = told(cluster)
+    assert condition(status, "RevisionCoherent") == ("False", "RollingOut")
+    assert condition(status, "Ready")[0] == "False"
+    assert condition(status, "Available")[0] == "True"
+    assert status["rollout"]["phase"] == "Rolling"
+    assert status["currentRevision"] != status["targetRevision"]
+
+
+def test_the_only_pair_being_replaced_has_a_reason_of_its_own() -> None:
+    cluster = pretend(prefill__replicas=1, decode__replicas=1)
+    cluster.settle()
+    cluster.edit(engine={"prepareThreads": 7})
+    reasons = set()
+    for _ in range(12):
+        reasons.add(condition(told(cluster), "Available")[1])
+        cluster.tick()
+        cluster.now += 1
+    assert "SingleReplicaGap" in reasons
+
+
+@pytest.mark.parametrize(
+    ("waiting", "reason"),
+    [
+        ("ImagePullBackOff", "ImageUnavailable"),
+        ("CrashLoopBackOff", "PodsCrashing"),
+        ("CreateContainerConfigError", "ConfigurationMissing"),
+        ("RunContainerError", "PodsNotRunning"),
+    ],
+)
+def test_pods_that_do_not_run_make_it_degraded(waiting: str, reason: str) -> None:
+    cluster = pretend()
+    cluster.settle()
+    state = {"state": {"waiting": {"reason": waiting}}}
+    cluster.pods["demo-decode-1"]["status"] = {"podIP": "127.1.0.1", "containerStatuses": [state]}
+    status = told(cluster)
+    assert condition(status, "Degraded") == ("True", reason)
+    assert condition(status, "Ready")[0] == "False"
+
+
+def test_a_pod_that_finds_no_node_means_too_little_capacity() -> None:
+    cluster = pretend()
+    cluster.settle()
+    unscheduled = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]
+    cluster.pods["demo-decode-1"]["status"] = {"conditions": unscheduled}
+    assert condition(told(cluster), "Degraded") == ("True", "InsufficientCapacity")
+
+
+def test_a_transition_keeps_its_time_until_the_status_changes() -> None:
+    cluster = pretend()
+    first = told(cluster)
+    cluster.now += 5
+    second = told(cluster, first)
+    since = {entry["type"]: entry["lastTransitionTime"] for entry in first["conditions"]}
+    assert {entry["type"]: entry["lastTransitionTime"] for entry in second["conditions"]} == since
+    cluster.settle()
+    third = told(cluster, second)
+    assert next(e["lastTransitionTime"] for e in third["conditions"] if e["type"] == "Ready") != since["Ready"]
+
+
+def test_there_is_an_event_for_a_change_and_none_for_a_beginning() -> None:
+    cluster = pretend()
+    first = told(cluster)
+    cluster.settle()
+    whole = {"apiVersion": "v", "kind": "PDCluster", "metadata": {"name": "demo", "namespace": "n", "uid": "u"}}
+    assert transitions({**whole, "status": first}, [], 1.0) == []
+    events = transitions({**whole, "status": told(cluster, first)}, first["conditions"], 1.0)
+    assert {(event["type"], event["note"].partition(":")[0]) for event in events} == {
+        ("Normal", "Ready is True"),
+        ("Normal", "Available is True"),
+        ("Normal", "Progressing is False"),
+    }
+    assert len({event["metadata"]["name"] for event in events}) == len(events)
+
+
+def test_a_broken_spec_keeps_what_was_told_before() -> None:
+    trouble = Trouble("InvalidSpec", "spec.model: is required")
+    manifest = {"metadata": {"generation": 4}}
+    status = broken_status(manifest, trouble, {"currentRevision": "abc", "conditions": []}, 0.0)
+    assert status["currentRevision"] == "abc"
+    assert status["observedGeneration"] == 4
+    assert condition(status, "Degraded") == ("True", "InvalidSpec")
