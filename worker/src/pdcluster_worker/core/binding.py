@@ -136,14 +136,7 @@ class Binding:
                 return
             head = next(iter(self._queue))
             batch = list(islice(self._queue, SCAN)) if any(link.free_blocks for link in links) else []
-            sent = 0
-            for job in batch:
-                if not self._fits_window(job):
-                    return
-                link = self._best(job, links, now)
-                if link is not None:
-                    self._reserve(job, link, queue=False, now=now)
-                    sent += 1
+            sent = self._send(batch, links, now)
             if head in self._queue:
                 self._park(head, links, now)
             if sent < SCAN:
@@ -159,6 +152,18 @@ class Binding:
         if old <= self._bound_at:
             return wake
         return old if wake is None else min(old, wake)
+
+    def _send(self, batch: list[Job], links: list[DecodeLink], now: float) -> int:
+        """Reserve for those that fit. The first that the window has no place for keeps its turn; held KV needs none."""
+        sent = 0
+        window_open = True
+        for job in batch:
+            window_open = window_open and self._fits_window(job)
+            link = self._best(job, links, now) if window_open or job.kv_complete else None
+            if link is not None:
+                self._reserve(job, link, queue=False, now=now)
+                sent += 1
+        return sent
 
     def _fits_window(self, job: Job) -> bool:
         """Reserve only for what is computed next, so that a backlog here hoards no decode memory."""

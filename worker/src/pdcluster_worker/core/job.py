@@ -130,7 +130,12 @@ class Job:
         """By output index, for requests that asked."""
         sampling = request.sampling
         self.stop_tokens = NO_TOKENS if sampling.ignore_eos else frozenset(sampling.stop_token_ids)
+        self.times = Times(now)
+        self._start_scheduling()
+        self._start_handover()
 
+    def _start_scheduling(self) -> None:
+        """What the scheduler keeps."""
         self.slot = -1
         self.blocks: list[int] = []
         self.capacity = 0
@@ -154,6 +159,8 @@ class Job:
         """Its part of the scheduler's queued tokens."""
         self.preemptions = 0
 
+    def _start_handover(self) -> None:
+        """What the two halves of the splitwise protocol keep."""
         self.lease: HeldLease | None = None
         self.lease_id = LeaseId(0)
         """At a decode worker: the lease that its commit turned into blocks."""
@@ -171,7 +178,6 @@ class Job:
         self.attempts = 0
         self.too_large_at: frozenset[PeerId] = frozenset()
         self.transferred_bytes = 0
-        self.times = Times(now)
 
     def move(self, state: RequestState) -> None:
         if state not in TRANSITIONS[self.state]:
