@@ -6,7 +6,7 @@ delays no request that another could take. Written by the prefill role.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from itertools import islice
+from itertools import chain, islice
 
 from pdcluster_worker.core.context import Context
 from pdcluster_worker.core.decode_links import BLOCKED, DecodeLink
@@ -32,6 +32,8 @@ class Binding:
         self._links = links
         self._fail = fail
         self._queue: OrderedDict[Job, None] = OrderedDict()
+        self._held: OrderedDict[Job, None] = OrderedDict()
+        """Those whose KV is held here already: before all others, as they keep blocks from being used."""
         self._parked: Job | None = None
         self._window = 0
         self._reserving = 0
@@ -41,19 +43,20 @@ class Binding:
 
     @property
     def demand_requests(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + len(self._held)
 
     @property
     def waiting(self) -> int:
-        return len(self._queue) + self._reserving
+        return self.demand_requests + self._reserving
 
     # --- in and out of the queue --------------------------------------------------------------------
 
     def enqueue(self, job: Job, now: float, *, first: bool = False) -> None:
         """Wait for credit; `first` for one that has waited before. Its state is QUEUED already."""
-        self._queue[job] = None
+        line = self._held if job.kv_complete else self._queue
+        line[job] = None
         if first:
-            self._queue.move_to_end(job, last=False)
+            line.move_to_end(job, last=False)
         self.demand_blocks += job.reserve_blocks
         job.times.enqueued = now
         self._context.set_timer(job, job.request.deadline)
@@ -66,7 +69,7 @@ class Binding:
     def leave(self, job: Job, *, aborted: bool) -> None:
         """Out of the queue, out of every line."""
         self.started(job)
-        if job in self._queue:
+        if job in self._queue or job in self._held:
             self._dequeue(job)
         if job.reserving_at is not None:
             self._withdraw(job, aborted=aborted)
@@ -94,9 +97,8 @@ class Binding:
             self.enqueue(job, now, first=first)
 
     def holds_kv_back(self) -> bool:
-        """The first in line is a request whose KV is held here: it finds no room anywhere."""
-        first = self._parked or next(iter(self._queue), None)
-        return first is not None and first.kv_complete
+        """A request whose KV is held here finds no room anywhere."""
+        return bool(self._held) or (self._parked is not None and self._parked.kv_complete)
 
     def block(self, link: DecodeLink, retry_after: float, now: float) -> None:
         """It had no capacity: leave it alone for a moment."""
@@ -130,14 +132,15 @@ class Binding:
         """Send every request that fits some decode worker's credit, in order, within the window."""
         self._wakes.due(now)
         self._bound_at = now
-        while self._queue:
+        while (head := self._head()) is not None:
             links = [link for link in self._links.values() if link.is_usable(now)]
             if not links:
                 return
-            head = next(iter(self._queue))
-            batch = list(islice(self._queue, SCAN)) if any(link.free_blocks for link in links) else []
+            batch = (
+                list(islice(chain(self._held, self._queue), SCAN)) if any(link.free_blocks for link in links) else []
+            )
             sent = self._send(batch, links, now)
-            if head in self._queue:
+            if head.reserving_at is None:
                 self._park(head, links, now)
             if sent < SCAN:
                 return
@@ -145,13 +148,16 @@ class Binding:
     def next_deadline(self) -> float | None:
         """When the head of the queue grows old, or a decode worker may be asked again."""
         wake = self._wakes.next()
-        if not self._queue or self._parked is not None:
+        head = self._head()
+        if head is None or self._parked is not None:
             return wake
-        head = next(iter(self._queue))
         old = head.times.queued + self._context.config.head_age
         if old <= self._bound_at:
             return wake
         return old if wake is None else min(old, wake)
+
+    def _head(self) -> Job | None:
+        return next(chain(self._held, self._queue), None)
 
     def _send(self, batch: list[Job], links: list[DecodeLink], now: float) -> int:
         """Reserve for those that fit. The first that the window has no place for keeps its turn; held KV needs none."""
@@ -246,5 +252,5 @@ class Binding:
         job.parked = False
 
     def _dequeue(self, job: Job) -> None:
-        del self._queue[job]
+        del (self._held if job.kv_complete else self._queue)[job]
         self.demand_blocks -= job.reserve_blocks
