@@ -263,6 +263,8 @@ def test_out_of_blocks_the_newest_goes_and_comes_back_once() -> None:
     for handle, request in enumerate(requests, 1):
         assert worker.tokens[handle] == expected_tokens(request)
     assert worker.executor.admitted == [1, 2, 2], "the oldest is never preempted"
+    names = [observation.name for outbox in worker.outboxes for observation in outbox.observations]
+    assert names.count("preemptions_total") == 1
     worker.check_empty()
 
 
