@@ -6,12 +6,13 @@ import socket
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 from operator_manifests import edited
-from operator_run import FAKE, LocalRun, pid_of, write_manifest
+from operator_run import FAKE, REAL, LocalRun, pid_of, write_manifest
 
 NAMES = ["demo-prefill-0", "demo-prefill-1", "demo-decode-0", "demo-decode-1", "demo-router-0"]
 
@@ -51,31 +52,20 @@ def test_one_line_when_all_is_ready(manifest):
         assert run.left() == []
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_killed_pod_comes_back_at_its_ports(manifest, name):
+def test_killed_pods_come_back_at_their_ports_with_one_line_each(manifest):
     with LocalRun(FAKE, manifest()) as run:
         before = run.next_line()
-        run.kill(before, name)
-        after = run.next_line()
-        assert pid_of(after, name) != pid_of(before, name)
-        for old, new in zip(before["processes"], after["processes"], strict=True):
-            assert {**old, "pid": 0} == {**new, "pid": 0}
-            assert (old["pid"] == new["pid"]) is (old["name"] != name)
-        assert after["endpoint"] == before["endpoint"]
+        for name in [*NAMES, NAMES[0], NAMES[0]]:
+            run.kill(before, name)
+            after = run.next_line()
+            for old, new in zip(before["processes"], after["processes"], strict=True):
+                assert {**old, "pid": 0} == {**new, "pid": 0}
+                assert (old["pid"] == new["pid"]) is (old["name"] != name)
+            assert after["endpoint"] == before["endpoint"]
+            before = after
         run.process.terminate()
         assert run.wait() == 0
         assert run.left() == []
-
-
-def test_one_line_per_change(manifest):
-    with LocalRun(FAKE, manifest()) as run:
-        line = run.next_line()
-        for name in ("demo-prefill-0", "demo-prefill-0", "demo-prefill-0", "demo-decode-1"):
-            run.kill(line, name)
-            previous, line = line, run.next_line()
-            assert pid_of(line, name) != pid_of(previous, name)
-        run.process.terminate()
-        assert run.wait() == 0
         assert run.more_lines() == []
 
 
@@ -106,6 +96,15 @@ def test_repeated_signals_change_nothing(manifest):
         assert run.wait() == 0
         assert run.left() == []
         assert run.errors().count("stopping") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_before_anything_was_started(manifest, number):
+    with LocalRun(REAL, manifest()) as run:
+        _until(lambda: "/pydantic" in Path(f"/proc/{run.process.pid}/maps").read_text())
+        run.process.send_signal(number)
+        assert run.wait() == 0
+        assert run.more_lines() == []
 
 
 def test_a_stop_while_loading(manifest):

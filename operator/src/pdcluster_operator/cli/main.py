@@ -1,28 +1,22 @@
-"""`pdc`: its commands, and how errors reach people: one sentence on stderr, exit status 1 (2 for wrong usage)."""
+"""The `pdc` command: how signals and errors reach people. The commands themselves are in app.py.
 
+Only the standard library is imported before signals are in hand: a program that was asked to stop while it starts
+should end as quietly as later.
+"""
+
+import os
+import signal
 import sys
-
-import typer
-
-from pdcluster_operator.cli.chat import chat
-from pdcluster_operator.cli.run import run, validate
-from pdcluster_operator.cli.version import version
-from pdcluster_operator.errors import OperatorError
-
-app = typer.Typer(
-    name="pdc",
-    help="Serve large language models with prompts and tokens computed on different machines.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.command()(run)
-app.command()(chat)
-app.command()(validate)
-app.command()(version)
 
 
 def main() -> None:
+    """Errors made on purpose are one sentence on stderr and exit status 1; wrong usage is 2."""
+    if sys.argv[1:2] == ["run"]:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _leave)
+    from pdcluster_operator.cli.app import app
+    from pdcluster_operator.errors import OperatorError
+
     try:
         app()
     except OperatorError as error:
@@ -30,6 +24,11 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _leave(number: int, frame: object) -> None:
+    """Asked to stop before anything was started: that is done."""
+    os._exit(0)
 
 
 if __name__ == "__main__":

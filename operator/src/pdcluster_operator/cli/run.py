@@ -1,13 +1,12 @@
-"""`pdc run` and `pdc validate`."""
+"""`pdc run` and `pdc validate`.
+
+What they need is imported when they run: a command line that starts quickly is stopped quickly, and in good order.
+"""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from pdcluster_operator.local.manifest import read_manifest
-from pdcluster_operator.local.run import RunOptions
-from pdcluster_operator.local.run import run as run_here
 
 File = Annotated[Path, typer.Option("-f", "--file", help="a PDCluster in YAML or JSON; - is standard input")]
 
@@ -22,10 +21,14 @@ def run(
     start_timeout: Annotated[float, typer.Option(min=1, help="seconds that a pod may take to load")] = 600.0,
 ) -> None:
     """Run a PDCluster on this machine, until Ctrl-C."""
-    run_here(RunOptions(file, port, as_json, verbose, log_dir, api_key_file, start_timeout))
+    from pdcluster_operator.local import run as local
+
+    local.run(local.RunOptions(file, port, as_json, verbose, log_dir, api_key_file, start_timeout))
 
 
 def validate(file: File) -> None:
     """Check a manifest without running it."""
+    from pdcluster_operator.local.manifest import read_manifest
+
     cluster = read_manifest(file)
     print(f"{file}: PDCluster {cluster.metadata.name} is valid")

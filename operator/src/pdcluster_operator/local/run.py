@@ -1,10 +1,11 @@
 """`pdc run`: manifest to running processes. The composition of this package."""
 
 import asyncio
+import contextlib
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from pdcluster_operator.local.supervisor import Supervisor
 from pdcluster_operator.local.tls import write_certificates
 from pdcluster_operator.plan.plan import Plan, plan
 from pdcluster_operator.plan.site import LocalSite
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,21 @@ def run(options: RunOptions) -> None:
     api_keys = _existing(options.api_key_file)
     folder = Path.cwd() if str(options.file) == "-" else options.file.resolve().parent
     manifest = for_this_machine(cluster, folder, machine, api_keys)
-    with PortKeeper() as keeper, tempfile.TemporaryDirectory(prefix="pdc-") as private:
-        tls = write_certificates(cluster, Path(private)) if manifest.wants_tls else {}
+    for number in STOPS:
+        signal.signal(number, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), PortKeeper() as keeper, _certificates(manifest) as tls:
         planned = plan_here(manifest, machine, keeper, options.port, tls, api_keys)
         asyncio.run(_supervise(planned, options, notes(cluster, machine)))
+
+
+@contextlib.contextmanager
+def _certificates(manifest: LocalManifest) -> Iterator[dict[str, TLSPaths]]:
+    """By role, in a private folder for as long as the context lasts; none unless the manifest asks for TLS."""
+    if not manifest.wants_tls:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="pdc-") as private:
+        yield write_certificates(manifest.cluster, Path(private))
 
 
 def plan_here(
@@ -79,13 +93,14 @@ async def _supervise(planned: Plan, options: RunOptions, remarks: Sequence[str])
     screen = Screen(options.log_folder, options.verbose)
     loop = asyncio.get_running_loop()
     supervisor = Supervisor(planned, options.program, screen, Reporter(options.json), options.start_limit)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in STOPS:
         loop.add_signal_handler(number, supervisor.stop)
     try:
         for remark in remarks:
             screen.say(remark)
         await supervisor.run()
     finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # The loop's end would give them their deadly meaning back.
         screen.close()
 
 

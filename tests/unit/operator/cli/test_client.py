@@ -5,8 +5,8 @@ import json
 import httpx
 import pytest
 
-from pdcluster_operator.cli.chat import stage_line
 from pdcluster_operator.cli.client import ChatClient, Message, Piece, Stages
+from pdcluster_operator.cli.conversation import printable, stage_line
 from pdcluster_operator.errors import EndpointError
 
 
@@ -84,3 +84,7 @@ def test_the_line_of_stages():
     stages = Stages({"queue": 0.0002, "prefill": 0.031, "first_token": 0.04, "decode": 1.5}, "p-0", "d-1")
     assert stage_line(stages) == "queue 0.2 ms · prefill 31 ms on p-0 · first token 40 ms · decode 1.50 s on d-1"
     assert stage_line(Stages()) == ""
+
+
+def test_answers_give_the_terminal_no_commands():
+    assert printable("a\x1b[31mb\tc\nd é 中") == "a\ufffd[31mb\tc\nd é 中"
