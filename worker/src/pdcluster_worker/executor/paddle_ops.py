@@ -25,4 +25,5 @@ def make_ops(config: ExecutorConfig, model: ModelConfig) -> Ops[Any]:
         raise ConfigError(f"--dtype {dtype} is not supported on a GPU; supported: {', '.join(DEVICE_TYPES)}")
     from pdcluster_worker.models.gpu_ops import GpuOps
 
-    return GpuOps(model, DEVICE_TYPES[dtype], config.rank, config.engine.memory_utilization)
+    engine = config.engine
+    return GpuOps(model, DEVICE_TYPES[dtype], config.rank, engine.memory_utilization, engine.max_batch_tokens)

@@ -96,6 +96,9 @@ class CpuOps:
         assert self._step is not None
         return self._attention.attend(qkv, layer, self._step, on_written)
 
+    def finish(self) -> None:
+        """Nothing runs behind the step thread here."""
+
     def swiglu(self, gate_up: FloatArray) -> FloatArray:
         width = gate_up.shape[1] // 2
         out = self._scratch.array("activated", (gate_up.shape[0], width))

@@ -21,9 +21,14 @@ class Decoder(Generic[T]):
 
     def forward(self, tokens: Tokens, on_written: Callable[[int], None]) -> T | None:
         """Logits [m, vocabulary] of the output rows; None where there are none. KV of every token gets written."""
+        self._ops.begin(tokens, self._weights)
+        logits = self._layers(tokens, on_written)
+        self._ops.finish()
+        return logits
+
+    def _layers(self, tokens: Tokens, on_written: Callable[[int], None]) -> T | None:
         ops, weights = self._ops, self._weights
         eps = self._config.rms_norm_eps
-        ops.begin(tokens, weights)
         residual = ops.embed(weights, tokens.ids)
         normed = ops.rms_norm(residual, weights.layers[0].input_norm, eps)
         last = len(weights.layers) - 1

@@ -72,7 +72,14 @@ class Ops(Protocol[T]):
     def linear(self, x: T, layer: Linear[T]) -> T: ...
 
     def attend(self, qkv: T, layer: int, on_written: Callable[[int], None]) -> T:
-        """Rotates Q and K, writes K and V into the blocks, calls on_written(layer), attends: [total, q_size]."""
+        """Rotates Q and K, writes K and V into the blocks, attends: [total, q_size].
+
+        on_written(layer) hears when they are in place: before attention, or once a device has come so far.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Returns when every layer has been reported to on_written."""
         ...
 
     def swiglu(self, gate_up: T) -> T: ...
