@@ -59,6 +59,7 @@ class Deployment:
         self._model = model
         self._router_options = router_options
         self._stack = ExitStack()
+        self._ports: list[str] = []
         self.workers: list[WorkerProcess] = []
         self.base = ""
 
@@ -67,6 +68,7 @@ class Deployment:
             self.workers = [self._start(number, {}) for number in range(len(self._specs))]
             for worker in self.workers:
                 worker.wait_for("ready")
+                self._ports.append(worker.address.rsplit(":", 1)[1])
             router = start_router(self.workers, self._model, **self._router_options)
             self._stack.enter_context(router)
             self.base = f"http://{router.ready['address']}"
@@ -112,15 +114,14 @@ class Deployment:
         self.workers[number].kill()
 
     def restart(self, number: int) -> None:
-        """A new process at the old one's ports; returns before it is ready."""
-        old = self.workers[number]
-        port = old.address.rsplit(":", 1)[1]
-        old.close()
-        self.workers[number] = self._start(number, {"grpc_port": port})
+        """A new process at the port of the one that was killed; returns before it is ready."""
+        self.workers[number].close()
+        self.workers[number] = self._start(number, {"grpc_port": self._ports[number]})
 
     def wait_workers(self) -> None:
+        """Until every worker that was restarted is ready."""
         for worker in self.workers:
-            if not any(line.get("event") == "ready" for line in worker.lines):
+            if not any(line.get("event") == "ready" for line in list(worker.lines)):
                 worker.wait_for("ready")
 
     def _start(self, number: int, more: Mapping[str, object]) -> WorkerProcess:
@@ -136,6 +137,11 @@ class Deployment:
         for worker in self.workers:
             url = worker.ready["metrics"]
             wait_until(lambda url=url: not held(url), deadline - time.monotonic(), lambda url=url: str(held(url)))
+
+
+def router_metric(cluster: Deployment, name: str, **labels: str) -> float:
+    """Sum of the router's samples of this name."""
+    return sum_of(scrape(f"{cluster.base}/metrics"), name, **labels)
 
 
 def held(metrics_url: str) -> dict[str, float]:

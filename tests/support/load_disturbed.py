@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from load_deployment import Deployment, request_body
 from load_http import StreamClient, StreamResult, open_stream
 
-STREAM_TIMEOUT = 100.0
+STREAM_TIMEOUT = 180.0
 
 
 class Streams:
@@ -74,14 +74,19 @@ def first_difference(seen: StreamResult, wanted: StreamResult) -> int:
 
 
 async def kill_and_restart(cluster: Deployment, numbers: Sequence[int]) -> None:
-    """SIGKILL all of them at once, then start each anew at its ports; returns when all are ready."""
+    """SIGKILL all of them at once, then start each anew at its port; returns when all are ready."""
+    await kill_and_start(cluster, numbers)
+    await asyncio.to_thread(cluster.wait_workers)
+
+
+async def kill_and_start(cluster: Deployment, numbers: Sequence[int]) -> None:
+    """The same, but returns before they are ready; one that is not ready yet may be killed again."""
 
     def run() -> None:
         for number in numbers:
             cluster.workers[number].child.kill()
         for number in numbers:
             cluster.restart(number)
-        cluster.wait_workers()
 
     await asyncio.to_thread(run)
 
