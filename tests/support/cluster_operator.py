@@ -35,9 +35,10 @@ class OperatorProcess:
     def metrics_url(self) -> str:
         return f"http://127.0.0.1:{self._reservation.port}/metrics"
 
-    def restart(self) -> None:
-        """Ends the one that runs, whatever it does, and starts a new one."""
+    def restart(self, **environment: str) -> None:
+        """Ends the one that runs, whatever it does, and starts a new one, with other settings if there are any."""
         self.program.close()
+        self._environment |= environment
         self.program = self._start()
 
     def close(self) -> None:

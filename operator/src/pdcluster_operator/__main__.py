@@ -5,7 +5,8 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 import kopf
 import structlog
@@ -66,24 +67,39 @@ async def _act(settings: Settings, kube: Kube, leadership: Leadership, metrics: 
     queue = KeyedQueue(turn, failed, debounce=settings.debounce_seconds)
     metrics.watch_queue(lambda: len(queue))
     try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(leadership.keep())
-            group.create_task(queue.run(settings.workers))
-            group.create_task(_watch(settings, handlers.registry(cache, queue.add, drainer.forget)))
+        await _first_of(
+            leadership.keep(),
+            queue.run(settings.workers),
+            _watch(settings, handlers.registry(cache, queue.add, drainer.forget)),
+        )
     finally:
         await drainer.close()
 
 
 async def _watch(settings: Settings, registry: kopf.OperatorRegistry) -> None:
-    """Until cancelled. Watches that end by themselves are an error: what they no longer tell is not known."""
-    await kopf.operator(
-        registry=registry,
-        settings=handlers.settings(),
-        namespaces=settings.namespaces,
-        clusterwide=not settings.namespaces,
-        standalone=True,
-    )
-    raise OperatorError("the watches have ended")
+    """Until SIGTERM, which kopf handles itself; raises OperatorError when a single watch fails for good."""
+    with handlers.failed_watches() as failed:
+        watching = kopf.operator(
+            registry=registry,
+            settings=handlers.settings(),
+            namespaces=settings.namespaces,
+            clusterwide=not settings.namespaces,
+            standalone=True,
+        )
+        await _first_of(watching, failed)
+
+
+async def _first_of(*parts: Coroutine[Any, Any, None]) -> None:
+    """Runs all until one returns or fails, and ends the others then."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

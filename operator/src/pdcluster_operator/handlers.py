@@ -4,12 +4,16 @@ An index is what kopf fills before it lets any handler run, so that no turn begi
 kopf's own indices, and kopf writes nothing to any object.
 """
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import kopf
 
 from pdcluster_operator.desired.labels import CLUSTER
+from pdcluster_operator.errors import OperatorError
 from pdcluster_operator.observe import Cache, ClusterKey
 from pdcluster_operator.resources import CHILDREN, PD_CLUSTER, POD, Resource
 
@@ -40,6 +44,36 @@ def settings() -> kopf.OperatorSettings:
     for resource in (POD, *CHILDREN):
         found.watching.label_selectors[resource.group, resource.version, resource.plural] = CLUSTER
     return found
+
+
+class _Failures(logging.Handler):
+    """kopf only logs that a watch has ended for good; what it would have told is then missing."""
+
+    def __init__(self, found: asyncio.Future[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._found = found
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message.lower().startswith("watcher") and not self._found.done():
+            self._found.set_result(message)
+
+
+@contextlib.contextmanager
+def failed_watches() -> Iterator[Coroutine[Any, Any, None]]:
+    """Something to wait for that raises OperatorError when a watch has failed for good."""
+    found: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    handler, logger = _Failures(found), logging.getLogger("kopf")
+
+    async def wait() -> None:
+        raise OperatorError(await found)
+
+    logger.addHandler(handler)
+    try:
+        yield wait()
+    finally:
+        logger.removeHandler(handler)
+        found.cancel()
 
 
 def _login(**arguments: Any) -> kopf.ConnectionInfo | None:

@@ -69,8 +69,8 @@ class Reconciler:
         decision = decide(situation)
         refused = await self._executor.carry_out(situation, decision.actions)
         decision = replace(decision, troubles=(*decision.troubles, *refused))
-        await self._tell(manifest, status.status_of(situation, decision, _status(manifest)))
         await self._tell_scalers(situation, decision)
+        await self._tell(manifest, status.status_of(situation, decision, _status(manifest)))
         waits = [self._home.resync_seconds, decision.wake_after, TROUBLED_SECONDS if decision.troubles else None]
         return min(seconds for seconds in waits if seconds is not None)
 
