@@ -29,7 +29,7 @@ HELD_BLOCKS = ("running", "leased", "quarantined")
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """`options` as `start_worker` takes them. `route`: the port of a proxy through which all reach the worker."""
+    """`options` as `start_worker` takes them; a `grpc_port` among them stays the worker's over restarts."""
 
     role: str
     options: Mapping[str, object] = field(default_factory=dict)
@@ -61,6 +61,8 @@ class Deployment:
         self._stack = ExitStack()
         self._ports: list[str] = []
         self.workers: list[WorkerProcess] = []
+        self.ended: list[WorkerProcess] = []
+        """Those that were replaced; their log lines can be read."""
         self.base = ""
 
     def __enter__(self) -> "Deployment":
@@ -116,6 +118,7 @@ class Deployment:
     def restart(self, number: int) -> None:
         """A new process at the port of the one that was killed; returns before it is ready."""
         self.workers[number].close()
+        self.ended.append(self.workers[number])
         self.workers[number] = self._start(number, {"grpc_port": self._ports[number]})
 
     def wait_workers(self) -> None:
@@ -126,7 +129,7 @@ class Deployment:
 
     def _start(self, number: int, more: Mapping[str, object]) -> WorkerProcess:
         spec = self._specs[number]
-        options = {**spec.options, **more}
+        options = {**more, **spec.options}
         return start_worker(spec.role, self._model, name=f"{spec.role}-{number}", wait=False, **options)
 
     # --- leaks --------------------------------------------------------------------------------------
