@@ -30,8 +30,11 @@ class Watcher(Protocol):
     def moved(self, pod: "Pod") -> None:
         """Its state or its fraction changed."""
 
-    def said(self, pod: "Pod", line: LogLine, raw: str) -> None:
-        """A line of its log."""
+    def heard(self, pod: "Pod", raw: str) -> None:
+        """A line of its output, whatever it means."""
+
+    def said(self, pod: "Pod", line: LogLine) -> None:
+        """A line that is for people."""
 
     def died(self, pod: "Pod", reason: str, delay: float) -> None:
         """It starts again after `delay` seconds."""
@@ -125,6 +128,7 @@ class Pod:
         return True
 
     def _on_line(self, line: str) -> None:
+        self._watcher.heard(self, line)
         match read_line(line):
             case Loading(fraction) if self.state is PodState.STARTING:
                 self.fraction = fraction
@@ -137,7 +141,7 @@ class Pod:
                 self._reason = reason
             case LogLine() as entry:
                 self._last_lines.append(entry.text)
-                self._watcher.said(self, entry, line)
+                self._watcher.said(self, entry)
 
     def _enter(self, state: PodState) -> None:
         if state is self.state:

@@ -59,9 +59,11 @@ class Screen:
             )
         self._shown[pod.plan.name] = pod.state
 
-    def said(self, pod: Pod, line: LogLine, raw: str) -> None:
+    def heard(self, pod: Pod, raw: str) -> None:
         if self._folder is not None:
             self._log_file(pod.plan.name, self._folder).write(raw + "\n")
+
+    def said(self, pod: Pod, line: LogLine) -> None:
         if self._verbose or (line.is_problem and self._is_up):
             self.say(f"{pod.plan.name}: {line.text}")
 

@@ -88,8 +88,11 @@ class Supervisor:
         elif all(other.is_ready for other in self.pods):
             self._all_ready.set()
 
-    def said(self, pod: Pod, line: LogLine, raw: str) -> None:
-        self._screen.said(pod, line, raw)
+    def heard(self, pod: Pod, raw: str) -> None:
+        self._screen.heard(pod, raw)
+
+    def said(self, pod: Pod, line: LogLine) -> None:
+        self._screen.said(pod, line)
 
     def died(self, pod: Pod, reason: str, delay: float) -> None:
         self._screen.died(pod, reason, delay)
