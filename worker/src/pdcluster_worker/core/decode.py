@@ -126,7 +126,6 @@ class DecodeRole(WorkerRole):
         self.endings.fail(job, FailureCode.INTERNAL, "a decode worker takes no prompts", now)
 
     def preempted(self, job: Job, now: float) -> None:
-        super().preempted(job, now)
         if job.preemptions >= self.context.config.max_preemptions:
             self.endings.fail(job, FailureCode.PREEMPTED, "preempted again: no room to go on here", now)
 

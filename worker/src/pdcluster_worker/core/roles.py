@@ -43,7 +43,6 @@ class WorkerRole:
 
     def preempted(self, job: Job, now: float) -> None:
         """The request lost slot and blocks, and waits again; a role may end it instead."""
-        self.context.observe("preemptions_total", 1.0)
 
     def token_known(self, job: Job, now: float) -> None:
         """A token is out and the request has not ended."""
