@@ -5,7 +5,7 @@ last snapshot, read when somebody scrapes.
 from collections.abc import Iterable
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -30,6 +30,7 @@ class WorkerMetrics:
         self.tokens = self._counter("tokens", "Tokens computed by steps", "kind")
         self.tokens.labels("prefill")
         self.tokens.labels("decode")
+        self.prepare_threads = Gauge("pdc_prepare_threads", "Threads of the prepare pool", registry=self.registry)
         self._histograms: dict[str, Histogram] = {
             name: self._histogram(metric, text, *labels) for name, metric, text, labels in HISTOGRAMS
         }

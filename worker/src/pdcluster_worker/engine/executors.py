@@ -2,6 +2,7 @@
 
 import queue
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,19 +12,12 @@ from pdcluster_worker.config import ExecutorConfig, WorkerConfig
 from pdcluster_worker.core.ids import PeerId
 from pdcluster_worker.core.wire import RankMetadata
 from pdcluster_worker.engine.items import ExecutorExited, ExecutorSaid
-from pdcluster_worker.errors import ExecutorError, TransportError, WorkerError
+from pdcluster_worker.errors import ExecutorError, TransportError
 from pdcluster_worker.ipc.client import ExecutorProcess
 from pdcluster_worker.ipc.messages import ExecutorReady, PeerInfo, ToExecutor
 from pdcluster_worker.ipc.runtime import make_socket_folder, socket_addresses
 
 log = structlog.get_logger(__name__)
-
-SILENCE_TIMEOUT = 600.0
-"""A load that reports nothing new for so many seconds has failed."""
-
-
-class StartInterruptedError(WorkerError):
-    """The process was asked to end before its model was loaded."""
 
 
 Post = Callable[[ExecutorSaid | ExecutorExited], None]
@@ -32,14 +26,18 @@ Post = Callable[[ExecutorSaid | ExecutorExited], None]
 class ExecutorGroup:
     """Started on the main thread, whose life the processes share; then the engine thread takes over."""
 
-    def __init__(self, config: WorkerConfig, instance_id: str, world_size: int = 1) -> None:
+    def __init__(self, config: WorkerConfig, instance_id: str, notify: Callable[[], None], world_size: int = 1) -> None:
+        """`notify` is called, on inner threads, when there is something for `take_ready`."""
         self._config = config
         self._instance_id = instance_id
         self._world_size = world_size
         self._folder: Path | None = None
         self._processes: list[ExecutorProcess] = []
-        self._starting: queue.SimpleQueue[ExecutorSaid | ExecutorExited | None] = queue.SimpleQueue()
-        self._post: Post = self._starting.put
+        self._notify = notify
+        self._starting: queue.SimpleQueue[ExecutorSaid | ExecutorExited] = queue.SimpleQueue()
+        self._ready: dict[int, ExecutorReady] = {}
+        self._lock = threading.Lock()
+        self._post: Post = self._keep
 
     def spawn(self) -> None:
         """Raises ExecutorError when a process cannot be made."""
@@ -47,30 +45,35 @@ class ExecutorGroup:
         for rank in range(self._world_size):
             self._processes.append(self._spawn(rank, self._folder))
 
-    def wait_ready(self, loading: Callable[[float], None]) -> tuple[ExecutorReady, ...]:
-        """Waits until all ranks are ready, by rank. Raises ExecutorError with the reason when one fails."""
-        ready: dict[int, ExecutorReady] = {}
-        while len(ready) < self._world_size:
-            item = self._next()
+    def take_ready(self, loading: Callable[[float], None]) -> tuple[ExecutorReady, ...] | None:
+        """Takes in what has come; all ranks once they are ready. Raises ExecutorError when one has failed."""
+        while not self._starting.empty():
+            item = self._starting.get_nowait()
             if isinstance(item, ExecutorExited):
                 raise ExecutorError(item.reason)
             if item.message.rank == 0 and item.message.loading >= 0:
                 loading(item.message.loading)
             if item.message.ready is not None:
-                ready[item.message.rank] = item.message.ready
-        return tuple(ready[rank] for rank in range(self._world_size))
-
-    def interrupt_start(self) -> None:
-        """Makes `wait_ready` raise StartInterruptedError. May be called in a signal handler."""
-        self._starting.put(None)
+                self._ready[item.message.rank] = item.message.ready
+        if len(self._ready) < self._world_size:
+            return None
+        return tuple(self._ready[rank] for rank in range(self._world_size))
 
     def hand_over(self, post: Post) -> None:
         """From now on everything that executors say goes to `post`, what has waited first."""
-        self._post = post
-        while not self._starting.empty():
-            item = self._starting.get_nowait()
-            if item is not None:
-                post(item)
+        with self._lock:
+            while not self._starting.empty():
+                post(self._starting.get_nowait())
+            self._post = post
+
+    def _keep(self, item: ExecutorSaid | ExecutorExited) -> None:
+        self._starting.put(item)
+        self._notify()
+
+    def _hear(self, item: ExecutorSaid | ExecutorExited) -> None:
+        """On the listeners' threads."""
+        with self._lock:
+            self._post(item)
 
     def send(self, message: ToExecutor) -> None:
         for process in self._processes:
@@ -95,15 +98,6 @@ class ExecutorGroup:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _next(self) -> ExecutorSaid | ExecutorExited:
-        try:
-            item = self._starting.get(timeout=SILENCE_TIMEOUT)
-        except queue.Empty:
-            raise ExecutorError(f"the executor has said nothing for {SILENCE_TIMEOUT:g} s") from None
-        if item is None:
-            raise StartInterruptedError("asked to end while loading")
-        return item
-
     def _spawn(self, rank: int, folder: Path) -> ExecutorProcess:
         plan_socket, report_socket = socket_addresses(folder, rank)
         config = ExecutorConfig(
@@ -123,6 +117,6 @@ class ExecutorGroup:
         )
         return ExecutorProcess.spawn(
             config,
-            lambda message: self._post(ExecutorSaid(message)),
-            lambda reason: self._post(ExecutorExited(rank, reason)),
+            lambda message: self._hear(ExecutorSaid(message)),
+            lambda reason: self._hear(ExecutorExited(rank, reason)),
         )

@@ -4,7 +4,6 @@ The main thread starts everything, then waits for a signal or for the engine's e
 executor, which dies with it.
 """
 
-import queue
 import signal
 import threading
 import time
@@ -17,7 +16,7 @@ from pdcluster_worker.core.config import CoreConfig
 from pdcluster_worker.core.core import Core
 from pdcluster_worker.core.events import DrainAsked
 from pdcluster_worker.engine.engine_port import LoopPort
-from pdcluster_worker.engine.executors import ExecutorGroup, StartInterruptedError
+from pdcluster_worker.engine.executors import ExecutorGroup
 from pdcluster_worker.engine.front import Front
 from pdcluster_worker.engine.items import Stop
 from pdcluster_worker.engine.loop import EngineLoop
@@ -25,7 +24,8 @@ from pdcluster_worker.engine.metrics_server import MetricsServer
 from pdcluster_worker.engine.prepare import PreparePool
 from pdcluster_worker.engine.roles import RoleParts, make_role
 from pdcluster_worker.engine.validate import ModelLimits
-from pdcluster_worker.errors import WorkerError
+from pdcluster_worker.engine.wake import Wake, Word
+from pdcluster_worker.errors import ExecutorError, WorkerError
 from pdcluster_worker.ipc.messages import ExecutorReady
 from pdcluster_worker.metrics import WorkerMetrics
 from pdcluster_worker.splitwise.identity import WorkerIdentity
@@ -37,15 +37,23 @@ LAST_TURN_TIMEOUT = 5.0
 DRAIN_MARGIN = 2.0
 """Seconds after the drain's deadline in which the core reports what it gave up."""
 
-SIGNAL, DRAINED, ENDED = "signal", "drained", "ended"
+LOADING_TIMEOUT = 600.0
+"""A load that reports nothing new for so many seconds has failed."""
+
+
+class StartInterruptedError(WorkerError):
+    """The process was asked to end before its model was loaded."""
 
 
 def run_worker(config: WorkerConfig) -> int:
     """The whole life of the process; returns its exit status. Call it on the main thread."""
+    wake = Wake()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: wake.put(Word.SIGNAL))
     instance_id = f"{config.name}.{uuid.uuid4().hex}"
     log.info("starting", name=config.name, role=config.role, instance_id=instance_id)
     try:
-        process = EngineProcess(config, instance_id)
+        process = EngineProcess(config, instance_id, wake)
     except WorkerError as error:
         log.error("failed", reason=str(error))
         return 1
@@ -67,25 +75,23 @@ def run_worker(config: WorkerConfig) -> int:
 class EngineProcess:
     """What one process holds. All methods belong to the main thread."""
 
-    def __init__(self, config: WorkerConfig, instance_id: str) -> None:
+    def __init__(self, config: WorkerConfig, instance_id: str, wake: Wake) -> None:
         self._config = config
         self._instance_id = instance_id
-        self._wake: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._wake = wake
         self._metrics = WorkerMetrics()
         self._front = Front(config, self._metrics)
-        self._executors = ExecutorGroup(config, instance_id)
+        self._executors = ExecutorGroup(config, instance_id, lambda: wake.put(Word.EXECUTOR))
         self._http: MetricsServer | None = None
         self._prepare: PreparePool | None = None
         self._engine: threading.Thread | None = None
 
     def run(self) -> str:
         """Returns why the engine failed; empty after an orderly end. Raises WorkerError when the start fails."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._signalled())
         port = self._front.start()
         self._http = MetricsServer(self._config.host, self._config.metrics_port, self._metrics.registry)
         self._executors.spawn()
-        ranks = self._executors.wait_ready(lambda fraction: log.info("loading", fraction=round(fraction, 3)))
+        ranks = self._wait_ready()
         identity = self._identity(ranks, port)
         loop = self._start_engine(identity)
         log.info(
@@ -116,10 +122,16 @@ class EngineProcess:
         if self._http is not None:
             self._http.close()
 
-    def _signalled(self) -> None:
-        """In a signal handler: only what is reentrant."""
-        self._wake.put(SIGNAL)
-        self._executors.interrupt_start()
+    def _wait_ready(self) -> tuple[ExecutorReady, ...]:
+        while True:
+            word = self._wake.get(LOADING_TIMEOUT)
+            if word is Word.SIGNAL:
+                raise StartInterruptedError("asked to end while loading")
+            if word is None:
+                raise ExecutorError(f"the executor has said nothing for {LOADING_TIMEOUT:g} s")
+            ready = self._executors.take_ready(lambda fraction: log.info("loading", fraction=round(fraction, 3)))
+            if ready is not None:
+                return ready
 
     def _identity(self, ranks: tuple[ExecutorReady, ...], port: int) -> WorkerIdentity:
         config, first = self._config, ranks[0]
@@ -167,6 +179,7 @@ class EngineProcess:
     def _make_loop(self, config: CoreConfig, role: RoleParts) -> EngineLoop:
         core = Core(config, time.monotonic())
         threads = self._config.engine.prepare_threads
+        self._metrics.prepare_threads.set(threads)
         self._prepare = PreparePool(threads, role.prepare, lambda event: loop.post(event))
         loop = EngineLoop(core, self._executors, self._prepare, self._front, self._metrics, ranks=config.ranks)
         return loop
@@ -174,28 +187,19 @@ class EngineProcess:
     def _run_engine(self, loop: EngineLoop) -> None:
         """The engine thread: the loop, then the end of the executors that it talked to."""
         loop.run()
-        self._wake.put(ENDED)
+        self._wake.put(Word.ENDED)
         self._executors.stop(EXECUTOR_STOP_TIMEOUT)
 
     def _serve_until_end(self, loop: EngineLoop) -> None:
         """The first signal drains; later ones change nothing."""
-        if self._wake.get() == SIGNAL:
-            deadline = time.monotonic() + self._config.drain_timeout
-            log.info("draining", seconds=self._config.drain_timeout)
-            self._front.when_drained(lambda: self._wake.put(DRAINED))
-            loop.post(DrainAsked(deadline=deadline))
-            ended = self._wait_for({DRAINED, ENDED}, deadline + DRAIN_MARGIN)
-            if ended != ENDED:
-                loop.post(Stop())
-                self._wait_for({ENDED}, time.monotonic() + LAST_TURN_TIMEOUT)
-
-    def _wait_for(self, wanted: set[str], until: float) -> str:
-        """The first wanted word, or nothing when the time is up."""
-        while (left := until - time.monotonic()) > 0:
-            try:
-                word = self._wake.get(timeout=left)
-            except queue.Empty:
-                break
-            if word in wanted:
-                return word
-        return ""
+        while (word := self._wake.get()) not in (Word.SIGNAL, Word.ENDED):
+            continue
+        if word is Word.ENDED:
+            return
+        deadline = time.monotonic() + self._config.drain_timeout
+        log.info("draining", seconds=self._config.drain_timeout)
+        self._front.when_drained(lambda: self._wake.put(Word.DRAINED))
+        loop.post(DrainAsked(deadline=deadline))
+        if self._wake.get_one_of({Word.DRAINED, Word.ENDED}, deadline + DRAIN_MARGIN) is not Word.ENDED:
+            loop.post(Stop())
+            self._wake.get_one_of({Word.ENDED}, time.monotonic() + LAST_TURN_TIMEOUT)
