@@ -25,8 +25,9 @@ Manifest = dict[str, Any]
 NOBODY = 65532
 API_KEYS_FOLDER = "/etc/pdcluster/api-keys"
 HEALTH_SECONDS = 10
-LOADING_ATTEMPTS = 180
-"""Of a startup probe, ten seconds apart: a large checkpoint takes its time."""
+STARTUP_SECONDS = 2
+LOADING_ATTEMPTS = 1800
+"""Of a startup probe, an hour of them: a large checkpoint takes its time."""
 UNREADY_SECONDS = 5
 """A router that goes stays up for so long, while the news that it goes spreads."""
 
@@ -65,9 +66,9 @@ def _worker(cluster: PDCluster, planned: Plan, pod: PodPlan, release: Release) -
         **_container(pod, engine.image or release.worker_image, engine.pull_policy.value),
         "resources": _worker_resources(role, spec, rdma),
         "securityContext": _restricted(("IPC_LOCK",) if rdma else ()),
-        "startupProbe": _serving(LOADING_ATTEMPTS),
-        "livenessProbe": _probe(3, "metrics"),
-        "readinessProbe": _serving(1),
+        "startupProbe": _probe("/ready", LOADING_ATTEMPTS, "metrics"),
+        "livenessProbe": _probe("/health", 3, "metrics"),
+        "readinessProbe": _probe("/ready", 1, "metrics"),
     }
     body = {
         **_pod(spec, pod, engine, container),
@@ -88,9 +89,9 @@ def _router(cluster: PDCluster, planned: Plan, release: Release) -> Manifest:
         **_container(pod, router.image or spec.engine.image or release.worker_image, spec.engine.pull_policy.value),
         "resources": _resources(router.resources),
         "securityContext": _restricted(()),
-        "startupProbe": _probe(LOADING_ATTEMPTS, "http"),
-        "livenessProbe": _probe(3, "http"),
-        "readinessProbe": {**_probe(1, "http"), "httpGet": {"path": "/ready", "port": "http"}},
+        "startupProbe": _probe("/health", LOADING_ATTEMPTS, "http"),
+        "livenessProbe": _probe("/health", 3, "http"),
+        "readinessProbe": _probe("/ready", 1, "http"),
         "lifecycle": {"preStop": {"sleep": {"seconds": UNREADY_SECONDS}}},
     }
     body = {
@@ -217,15 +218,11 @@ def _restricted(capabilities: tuple[str, ...]) -> Manifest:
     return {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": rights}
 
 
-def _serving(failures: int) -> Manifest:
-    """A worker listens for gRPC when its model is loaded; what it says there is under mutual TLS."""
-    return {"tcpSocket": {"port": "grpc"}, "periodSeconds": HEALTH_SECONDS, "failureThreshold": failures}
-
-
-def _probe(failures: int, port: str) -> Manifest:
+def _probe(path: str, failures: int, port: str) -> Manifest:
+    """A startup probe asks more often: it ends with its first success."""
     return {
-        "httpGet": {"path": "/health", "port": port},
-        "periodSeconds": HEALTH_SECONDS,
+        "httpGet": {"path": path, "port": port},
+        "periodSeconds": STARTUP_SECONDS if failures == LOADING_ATTEMPTS else HEALTH_SECONDS,
         "timeoutSeconds": 5,
         "failureThreshold": failures,
     }

@@ -1,4 +1,4 @@
-"""HTTP on the metrics port: /metrics for scrapers, /health for whoever asks whether the process lives."""
+"""HTTP on the metrics port: /metrics, /health (the process lives), /ready (its model is loaded and served)."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,8 +17,11 @@ class MetricsServer:
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
         """Raises ConfigError when the port cannot be had."""
 
+        self._opened = threading.Event()
+
         class Handler(_Handler):
             metrics = registry
+            opened = self._opened
 
         try:
             self._server = _Server((host, port), Handler)
@@ -30,6 +33,10 @@ class MetricsServer:
     @property
     def port(self) -> int:
         return int(self._server.server_address[1])
+
+    def open(self) -> None:
+        """From now on the worker is ready."""
+        self._opened.set()
 
     def close(self) -> None:
         self._server.shutdown()
@@ -43,6 +50,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     metrics: CollectorRegistry
+    opened: threading.Event
     timeout = CLIENT_TIMEOUT
     protocol_version = "HTTP/1.1"
 
@@ -52,6 +60,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(200, CONTENT_TYPE_LATEST, generate_latest(self.metrics))
         elif path == "/health":
             self._reply(200, "application/json", b'{"status": "alive"}')
+        elif path == "/ready":
+            ready = self.opened.is_set()
+            self._reply(200 if ready else 503, "application/json", b'{"ready": true}' if ready else b'{"ready": false}')
         else:
             self._reply(404, "text/plain", b"not here\n")
 

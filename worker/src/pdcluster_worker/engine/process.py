@@ -94,6 +94,7 @@ class EngineProcess:
         ranks = self._wait_ready()
         identity = self._identity(ranks, port)
         loop = self._start_engine(identity)
+        self._http.open()
         log.info(
             "ready",
             instance_id=self._instance_id,
