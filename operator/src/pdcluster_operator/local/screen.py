@@ -26,7 +26,7 @@ class Screen:
         self._is_up = False  # While pods load, routers complain that they do not answer.
         self._folder = folder
         self._files: dict[str, TextIO] = {}
-        self._shown: dict[str, PodState] = {}
+        self._shown: dict[str, str] = {}
         self._bars: dict[str, TaskID] = {}
         self._progress: Progress | None = None
         if folder is not None:
@@ -51,13 +51,11 @@ class Screen:
         if self._progress is not None:
             self._progress.update(self._bars[pod.plan.name], completed=pod.fraction, state=pod.state.value)
             self._progress.refresh()
-        elif self._shown.get(pod.plan.name) is not pod.state and pod.state in (PodState.STARTING, PodState.READY):
-            self.say(
-                f"{pod.plan.name}: {pod.state.value}, pid {pod.pid}"
-                if pod.pid
-                else f"{pod.plan.name}: {pod.state.value}"
-            )
-        self._shown[pod.plan.name] = pod.state
+            return
+        news = _news(pod)
+        if news and self._shown.get(pod.plan.name) != news:
+            self._shown[pod.plan.name] = news
+            self.say(f"{pod.plan.name}: {news}")
 
     def heard(self, pod: Pod, raw: str) -> None:
         if self._folder is not None:
@@ -107,6 +105,13 @@ def _stderr() -> Console:
     """As wide as the terminal; wide enough for the table where there is none."""
     console = Console(stderr=True)
     return console if console.is_terminal else Console(stderr=True, width=120)
+
+
+def _news(pod: Pod) -> str:
+    """What a line is worth, where there are no bars: each quarter of loading, and the ends."""
+    if pod.state is PodState.STARTING and pod.fraction:
+        return f"loading, {int(pod.fraction * 4) * 25} %"
+    return f"{pod.state.value}, pid {pod.pid}" if pod.state in (PodState.STARTING, PodState.READY) else ""
 
 
 def _row(pod: Pod) -> tuple[str, ...]:
