@@ -1,5 +1,7 @@
 """`pdc run` as a supervisor, with pretended pods: real processes, ports and signals, no model."""
 
+import fcntl
+import json
 import re
 import signal
 import socket
@@ -187,6 +189,20 @@ def test_the_chosen_port_is_used_and_reusable_at_once(manifest):
             assert httpx.get(line["endpoint"] + "/ready", trust_env=False).status_code == 200
 
 
+def test_nobody_has_to_read(manifest):
+    """Pipes that are full, or closed at the other end, hold nothing up."""
+    command = [*FAKE, "run", "-f", str(manifest()), "--json", "--verbose"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        line = json.loads(run.stdout.readline())
+        fcntl.fcntl(run.stderr.fileno(), fcntl.F_SETPIPE_SZ, 4096)
+        run.stdout.close()
+        router = psutil.Process(pid_of(line, "demo-router-0"))
+        router.kill()
+        _until(lambda: _listens(line["endpoint"]))
+        run.terminate()
+        assert run.wait(15) == 0
+
+
 def test_logs_go_to_a_folder(manifest, tmp_path):
     with LocalRun(FAKE, manifest(), "--log-dir", str(tmp_path / "logs")) as run:
         run.next_line()
@@ -209,3 +225,10 @@ def _until(condition, limit=20.0):
     while not condition():
         assert time.monotonic() < deadline
         pause.wait(0.05)
+
+
+def _listens(endpoint):
+    try:
+        return httpx.get(endpoint + "/ready", trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from pdcluster_operator.desired.pod import PodPlan
+from pdcluster_operator.local.output import without_waiting
 from pdcluster_operator.local.pod import Pod
 
 
@@ -31,16 +32,16 @@ def line(pods: Sequence[Pod]) -> str:
 
 
 class Reporter:
-    """Writes lines while somebody reads them."""
+    """Writes lines, if they are wanted. Call in the supervisor's loop."""
 
     def __init__(self, wanted: bool) -> None:
-        self._wanted = wanted
+        self._output = without_waiting(sys.stdout) if wanted else None
 
     def write(self, pods: Sequence[Pod]) -> None:
-        if not self._wanted:
-            return
-        try:
-            sys.stdout.write(line(pods) + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            self._wanted = False
+        if self._output is not None:
+            self._output.write(line(pods) + "\n")
+            self._output.flush()
+
+    def close(self) -> None:
+        if self._output is not None and self._output is not sys.stdout:
+            self._output.close()

@@ -92,7 +92,8 @@ def plan_here(
 async def _supervise(planned: Plan, options: RunOptions, remarks: Sequence[str]) -> None:
     screen = Screen(options.log_folder, options.verbose)
     loop = asyncio.get_running_loop()
-    supervisor = Supervisor(planned, options.program, screen, Reporter(options.json), options.start_limit)
+    reporter = Reporter(options.json)
+    supervisor = Supervisor(planned, options.program, screen, reporter, options.start_limit)
     for number in STOPS:
         loop.add_signal_handler(number, supervisor.stop)
     try:
@@ -101,6 +102,7 @@ async def _supervise(planned: Plan, options: RunOptions, remarks: Sequence[str])
         await supervisor.run()
     finally:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # The loop's end would give them their deadly meaning back.
+        reporter.close()
         screen.close()
 
 

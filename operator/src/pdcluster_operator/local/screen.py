@@ -1,8 +1,9 @@
 """Everything for people, on stderr: progress while pods load, a table of what runs where, and what goes wrong."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO, cast
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -11,8 +12,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Column, Table
 
 from pdcluster_operator.desired.pod import CPUShare
+from pdcluster_operator.errors import LocalError
 from pdcluster_operator.local.events import LogLine
 from pdcluster_operator.local.lifecycle import PodState
+from pdcluster_operator.local.output import without_waiting
 from pdcluster_operator.local.pod import Pod
 from pdcluster_operator.local.report import endpoint
 
@@ -30,7 +33,7 @@ class Screen:
         self._bars: dict[str, TaskID] = {}
         self._progress: Progress | None = None
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make(folder)
 
     def begin(self, pods: Sequence[Pod]) -> None:
         if not self._console.is_terminal:
@@ -89,6 +92,8 @@ class Screen:
         self._end_progress()
         for file in self._files.values():
             file.close()
+        if self._console.file is not sys.stderr:
+            self._console.file.close()
 
     def _end_progress(self) -> None:
         if self._progress is not None:
@@ -101,10 +106,17 @@ class Screen:
         return self._files[name]
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalError(f"--log-dir: cannot make {folder}: {error.strerror}") from error
+
+
 def _stderr() -> Console:
     """As wide as the terminal; wide enough for the table where there is none."""
     console = Console(stderr=True)
-    return console if console.is_terminal else Console(stderr=True, width=120)
+    return console if console.is_terminal else Console(file=cast(IO[str], without_waiting(sys.stderr)), width=120)
 
 
 def _news(pod: Pod) -> str:
