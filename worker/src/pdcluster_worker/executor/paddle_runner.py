@@ -20,7 +20,7 @@ from pdcluster_worker.models.config import ModelConfig
 from pdcluster_worker.models.decoder import Decoder
 from pdcluster_worker.models.files import open_checkpoint
 from pdcluster_worker.models.identity import model_id
-from pdcluster_worker.models.ops import Tokens
+from pdcluster_worker.models.ops import FloatArray, Tokens
 from pdcluster_worker.models.weights import WeightLoader
 
 
@@ -52,18 +52,15 @@ class PaddleRunner:
 
     def execute(self, batch: StepBatch, on_layer: LayerWritten) -> Sampled:
         """Raises ExecutorError when the model's output is not finite."""
-        ends = np.cumsum(batch.counts, dtype=np.int32) - 1
-        tokens = Tokens(
-            ids=batch.token_ids,
-            positions=batch.positions,
-            starts=batch.starts,
-            counts=batch.counts,
-            block_tables=batch.block_tables,
-            output_rows=ends[batch.sample_entries],
-        )
         with np.errstate(all="ignore"):
-            logits = self._decoder.forward(tokens, on_layer)
+            logits = self._decoder.forward(_tokens(batch), on_layer)
             return Sampled([], {}) if logits is None else self._sample(logits, batch)
+
+    def logits(self, batch: StepBatch) -> FloatArray:
+        """Computes the batch, samples nothing: [entries that sample, vocabulary], to compare implementations by."""
+        with np.errstate(all="ignore"):
+            logits = self._decoder.forward(_tokens(batch), lambda layer: None)
+        return np.empty((0, self.vocab_size), np.float32) if logits is None else self._ops.host(logits)
 
     def _sample(self, logits: Any, batch: StepBatch) -> Sampled:
         if not all(map(is_plain_greedy, batch.sampling)):
@@ -72,6 +69,18 @@ class PaddleRunner:
         if not np.isfinite(values).all():
             raise ExecutorError("the model's logits are not finite numbers")
         return Sampled(chosen, {})
+
+
+def _tokens(batch: StepBatch) -> Tokens:
+    ends = np.cumsum(batch.counts, dtype=np.int32) - 1
+    return Tokens(
+        ids=batch.token_ids,
+        positions=batch.positions,
+        starts=batch.starts,
+        counts=batch.counts,
+        block_tables=batch.block_tables,
+        output_rows=ends[batch.sample_entries],
+    )
 
 
 def _layout(name: str, model: ModelConfig, block_size: int, dtype: str, size: KVSize) -> KVLayout:

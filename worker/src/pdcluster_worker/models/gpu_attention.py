@@ -38,7 +38,10 @@ class Continued:
 
 @dataclass(frozen=True, slots=True)
 class StepLayout:
-    """cos, sin: [total, 1, head_dim / 2], float32: angles need it. `order` puts block-attention rows, then continued rows, back in place."""
+    """cos, sin: [total, 1, head_dim / 2], float32: angles need it.
+
+    `order` puts block-attention rows followed by continued rows back in place.
+    """
 
     cos: Tensor
     sin: Tensor
