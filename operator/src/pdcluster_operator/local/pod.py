@@ -19,8 +19,8 @@ from pdcluster_operator.local.lifecycle import (
 )
 from pdcluster_operator.local.reaper import Reaper
 
-GRACE = 7.0
-"""Seconds from SIGTERM to SIGKILL; more than a local pod's drain takes."""
+GRACE, START_GRACE = 7.0, 2.0
+"""Seconds from SIGTERM to SIGKILL: more than a local pod's drain takes, and when it has nothing to drain yet."""
 KEPT_LINES = 20
 
 
@@ -97,9 +97,10 @@ class Pod:
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if self._stop.is_set() and not child.exited.done():
+                grace = GRACE if self.is_ready else START_GRACE
                 self._enter(PodState.STOPPING)
                 child.terminate()
-                await asyncio.wait([child.exited], timeout=GRACE)
+                await asyncio.wait([child.exited], timeout=grace)
         finally:
             too_late.cancel()
             stop.cancel()
