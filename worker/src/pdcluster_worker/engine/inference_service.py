@@ -28,7 +28,7 @@ from pdcluster_worker.splitwise.inference_messages import (
     WorkerHello,
     WorkerState,
 )
-from pdcluster_worker.splitwise.outbound import Outbound, first_of
+from pdcluster_worker.splitwise.outbound import Outbound
 
 log = structlog.get_logger(__name__)
 
@@ -64,12 +64,7 @@ class InferenceService:
         self._board.routers[stream] = lambda out: _push(outbound, out)
         log.info("router_connected", router=first.hello.router_id, stream=stream)
         try:
-            await first_of(
-                self._read(stream, context),
-                outbound.pump(context.write),
-                outbound.overflow(),
-                self._push_states(outbound),
-            )
+            await outbound.run(context.write, self._read(stream, context), self._push_states(outbound))
         finally:
             self._open.discard(outbound)
             del self._board.routers[stream]

@@ -25,7 +25,7 @@ from pdcluster_worker.splitwise.incoming import MISMATCHES, ProtocolErrorCounter
 from pdcluster_worker.splitwise.inference_messages import PeerRecord
 from pdcluster_worker.splitwise.link_codec import encode_to_decode, read_from_decode
 from pdcluster_worker.splitwise.link_messages import LinkHello, LinkWelcome
-from pdcluster_worker.splitwise.outbound import Outbound, SlowPeerError, first_of
+from pdcluster_worker.splitwise.outbound import Outbound, SlowPeerError
 from pdcluster_worker.splitwise.peers import PeerDirectory
 from pdcluster_worker.splitwise.tls import TLSIdentity
 
@@ -221,7 +221,7 @@ class DecodeLink:
         log.info("decode_linked", peer=peer, address=self._address)
         self._pause = FIRST_PAUSE
         try:
-            await first_of(self._read(peer, call), outbound.pump(call.write), outbound.overflow())
+            await outbound.run(call.write, self._read(peer, call))
         finally:
             del self._sinks[peer]
             self._engine.post(DecodeLost(peer=peer))

@@ -8,6 +8,9 @@ from typing import Any
 from pdcluster_worker.errors import WorkerError
 from pdcluster_worker.splitwise.limits import MAX_PENDING_BYTES
 
+LAST_WRITE_TIMEOUT = 2.0
+"""Seconds for a write that has begun when its stream ends."""
+
 
 class SlowPeerError(WorkerError):
     """A peer reads so slowly that what waits for it would fill the memory."""
@@ -29,7 +32,7 @@ class Outbound:
         return self._bytes
 
     def push(self, messages: Iterable[bytes]) -> None:
-        """Never waits; too much makes `overflow` raise, which ends the stream."""
+        """Never waits; too much ends `run` with SlowPeerError."""
         if self._finished or self._overflow.is_set():
             return
         for message in messages:
@@ -40,11 +43,31 @@ class Outbound:
         self._wake.set()
 
     def finish(self) -> None:
-        """Let `pump` return once all is written."""
+        """`run` ends once all is written."""
         self._finished = True
         self._wake.set()
 
-    async def pump(self, write: Callable[[bytes], Awaitable[Any]]) -> None:
+    async def run(self, write: Callable[[bytes], Awaitable[Any]], *others: Coroutine[Any, Any, None]) -> None:
+        """Writes what is pushed, beside `others`, until the first of them all ends; raises what ended it.
+
+        A write that has begun is not cut off in the middle: the call could not be ended properly any more.
+        """
+        pump = asyncio.ensure_future(self._pump(write))
+        tasks = [asyncio.ensure_future(other) for other in (*others, self._overflowed())]
+        try:
+            done, _ = await asyncio.wait({pump, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._messages.clear()
+            self.finish()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait({pump}, timeout=LAST_WRITE_TIMEOUT)
+            pump.cancel()
+            await asyncio.gather(pump, *tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _pump(self, write: Callable[[bytes], Awaitable[Any]]) -> None:
         while True:
             while self._messages:
                 message = self._messages.popleft()
@@ -55,20 +78,7 @@ class Outbound:
             self._wake.clear()
             await self._wake.wait()
 
-    async def overflow(self) -> None:
+    async def _overflowed(self) -> None:
         """Waits for the queue to run over. Raises SlowPeerError."""
         await self._overflow.wait()
         raise SlowPeerError(f"{self._bytes} bytes wait for a peer that does not read; the limit is {self._limit}")
-
-
-async def first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Runs all until the first ends, then cancels the others and passes on how it ended."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

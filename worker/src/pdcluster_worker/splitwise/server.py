@@ -17,7 +17,7 @@ from pdcluster_worker.splitwise.identity import WorkerIdentity
 from pdcluster_worker.splitwise.incoming import ServerContext, read_hello, read_message
 from pdcluster_worker.splitwise.link_codec import encode_to_prefill, read_from_prefill
 from pdcluster_worker.splitwise.link_messages import LinkHello, LinkWelcome
-from pdcluster_worker.splitwise.outbound import Outbound, first_of
+from pdcluster_worker.splitwise.outbound import Outbound
 
 log = structlog.get_logger(__name__)
 
@@ -62,11 +62,7 @@ class LinkServer:
         )
         log.info("prefill_linked", peer=link.peer)
         try:
-            await first_of(
-                self._read(link, context),
-                link.outbound.pump(context.write),
-                link.outbound.overflow(),
-            )
+            await link.outbound.run(context.write, self._read(link, context))
         finally:
             self._ended(link)
 
