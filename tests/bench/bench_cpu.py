@@ -1,9 +1,9 @@
 """CPU speed against the arithmetic bound of the same run. `make bench-cpu`; QUICK=1 for a short one.
 
-A random checkpoint of ERNIE-4.5-0.3B's shape, greedy, through the whole HTTP path: (i) one mixed worker on both cores, (ii) a
-prefill and a decode worker with a core each. The bound holds the matrix products alone (cpu_products.py), of full
-steps: for (i) all prefill steps and then every decode step of the whole batch; for (ii) the longer of the two stages on one
-core, plus the first request's prefill and the last request's decode.
+A random checkpoint of ERNIE-4.5-0.3B's shape, greedy, through the whole HTTP path: (i) one mixed worker on both
+cores, (ii) a prefill and a decode worker with a core each. The bound holds the matrix products alone
+(cpu_products.py), of full steps: for (i) all prefill steps and then every decode step of the whole batch; for (ii) the
+longer of the two stages on one core, plus the first request's prefill and the last request's decode.
 """
 
 import json
@@ -39,7 +39,8 @@ def products(threads: int, steps: Sequence[tuple[int, int]]) -> tuple[dict[tuple
     """Seconds of each (rows, sampled rows) step on `threads` cores."""
     names = [f"{rows}:{head}" for rows, head in steps]
     cores = ",".join(str(core) for core in CORES[:threads])
-    command = [sys.executable, str(Path(__file__).with_name("cpu_products.py")), str(threads), cores, str(LAYERS), *names]
+    script = str(Path(__file__).with_name("cpu_products.py"))
+    command = [sys.executable, script, str(threads), cores, str(LAYERS), *names]
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=600).stdout)
     return {step: found["seconds"][name] for step, name in zip(steps, names, strict=True)}, found["bandwidth"]
 

@@ -2,8 +2,9 @@
 
 Run as a process of its own, so that threads and affinity are set before any library starts:
 `python cpu_products.py THREADS CORES LAYERS ROWS:HEAD_ROWS...` prints one JSON object {"ROWS:HEAD_ROWS": seconds} for a
-step of ROWS tokens of which HEAD_ROWS are sampled from. Each product is timed at its own M, N, K, by paddle.matmul and
-numpy.matmul; the best of all timings counts. A step takes no less than reading the weights once at the bandwidth measured.
+step of ROWS tokens of which HEAD_ROWS are sampled from. Each product is timed at its own M, N, K, by paddle.matmul
+and numpy.matmul; the best of all timings counts. A step takes no less than reading the weights once at the
+bandwidth measured.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""A random checkpoint of ERNIE-4.5-0.3B's shape, kept in a cache folder between runs. Speed does not depend on the weights."""
+"""A random checkpoint of ERNIE-4.5-0.3B's shape, kept in a cache folder between runs.
+
+Speed does not depend on the weights.
+"""
 
 import json
 import os
@@ -61,7 +64,10 @@ def _tensors(layers: int) -> dict[str, np.ndarray]:
     def weight(rows: int, columns: int) -> np.ndarray:
         return (random.standard_normal((rows, columns), np.float32) * np.float32(0.02)).astype(np.float16)
 
-    tensors = {"model.embed_tokens.weight": weight(VOCABULARY, HIDDEN), "model.norm.weight": np.ones(HIDDEN, np.float16)}
+    tensors = {
+        "model.embed_tokens.weight": weight(VOCABULARY, HIDDEN),
+        "model.norm.weight": np.ones(HIDDEN, np.float16),
+    }
     for layer in range(layers):
         name = f"model.layers.{layer}"
         tensors |= {
