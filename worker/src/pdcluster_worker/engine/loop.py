@@ -210,6 +210,7 @@ class EngineLoop:
     def _refuse_rest(self) -> None:
         """Nobody waits for an answer that will not come."""
         gone = StateError("the engine has ended")
+        self._gather.executor_lost(str(gone))
         while not self._inbox.empty():
             item = self._inbox.get_nowait()
             future = item.answer if isinstance(item, Question) else item.added if isinstance(item, AddPeer) else None
