@@ -148,7 +148,7 @@ class ToPrefill(msgspec.Struct):
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):
-    """One sample of a metric of DESIGN section 11, by its name without the pdc_ prefix."""
+    """One sample of a metric, by its name without the pdc_ prefix (metrics.py)."""
 
     name: str
     value: float
