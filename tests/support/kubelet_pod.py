@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from kubelet_volumes import Volumes, data_of
 
 Manifest = dict[str, Any]
 
+EVERYWHERE = "0.0.0.0"
+"""In a pod: its own address. Here pods share one network, and each has a loopback address to itself."""
 SYNC_SECONDS = 1.0
 """How often a pod's ConfigMaps and Secrets are read again; a real kubelet takes about a minute."""
 
@@ -90,7 +93,8 @@ class PodLife:
             mounts.append(Mount(source, Path(mount["mountPath"]), bool(mount.get("readOnly", False))))
         sandbox = arguments(mounts, spec.get("workingDir", "/"))
         log = self._folder / f"{spec['name']}.log"
-        return Launch(sandbox, command(spec, variables), variables, log)
+        line = [self._pod["status"]["podIP"] if word == EVERYWHERE else word for word in command(spec, variables)]
+        return Launch(sandbox, line, variables, log)
 
     async def _referred(self, kind: str, spec: Manifest) -> dict[str, dict[str, str]]:
         """The decoded data of all objects of a kind that the container's environment names."""
@@ -154,7 +158,7 @@ class PodLife:
 def base_environment(server: str) -> dict[str, str]:
     """What every container has: this host's PATH in place of an image's, and the way to the API server."""
     host, port = server.removeprefix("https://").rsplit(":", 1)
-    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    kept = {"LANG": os.environ.get("LANG", "C.UTF-8"), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return {**kept, "HOME": "/tmp", "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
 
 

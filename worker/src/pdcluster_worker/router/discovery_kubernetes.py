@@ -7,6 +7,7 @@ is loaded, whatever its peers do. Labels and the port's name are the operator's 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
+import aiohttp
 import msgspec
 import structlog
 from kubernetes.aio import client, config
@@ -119,7 +120,7 @@ class PodWatcher:
             try:
                 await self._list_and_watch()
                 self._backoff.reset()
-            except (client.ApiException, OSError, TimeoutError, msgspec.DecodeError) as error:
+            except (client.ApiException, aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
                 _log.warning("pods_not_watched", reason=str(error)[:300])
                 await self._backoff.wait()
 
@@ -181,8 +182,8 @@ class KubernetesPods:
             response.close()
 
     async def _call(self, selector: str, **options: Any) -> Any:
-        response = await self._calls.list_namespaced_pod(
-            self._namespace, label_selector=selector, _preload_content=False, **options
+        response = await self._calls.list_namespaced_pod_without_preload_content(
+            self._namespace, label_selector=selector, **options
         )
         if response.status >= 300:
             raise client.ApiException(status=response.status, reason=response.reason)
