@@ -28,6 +28,7 @@ from pdcluster_worker.splitwise.inference_messages import (
     WorkerHello,
     WorkerState,
 )
+from pdcluster_worker.splitwise.limits import MAX_PENDING_BYTES
 from pdcluster_worker.splitwise.outbound import Outbound
 
 log = structlog.get_logger(__name__)
@@ -41,12 +42,18 @@ PeersChanged = Callable[[StreamId, tuple[PeerRecord, ...] | None], None]
 
 class InferenceService:
     def __init__(
-        self, identity: WorkerIdentity, engine: EnginePort, board: Switchboard, peers_changed: PeersChanged
+        self,
+        identity: WorkerIdentity,
+        engine: EnginePort,
+        board: Switchboard,
+        peers_changed: PeersChanged,
+        max_pending_bytes: int = MAX_PENDING_BYTES,
     ) -> None:
         self._identity = identity
         self._engine = engine
         self._board = board
         self._peers_changed = peers_changed
+        self._max_pending_bytes = max_pending_bytes
         self._numbers = itertools.count(1)
         self._open: set[Outbound] = set()
 
@@ -57,7 +64,7 @@ class InferenceService:
             raise ProtocolError("hello: missing from the first message", "order")
         self._check_model(first.hello)
         stream = StreamId(next(self._numbers))
-        outbound = Outbound()
+        outbound = Outbound(self._max_pending_bytes)
         outbound.push(encode_worker(WorkerBatch(hello=self._hello())))
         self._open.add(outbound)
         self._engine.post(StreamOpened(stream=stream))
