@@ -1,6 +1,12 @@
 """A PDCluster whose operator, router and workers are the real ones, over mutual TLS, with a small real model."""
 
+import asyncio
+import contextlib
+import itertools
 import json
+import os
+import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +22,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ernie45-tiny"
 CASES = json.loads((GOLDEN / "golden.json").read_text())["cases"]
+SMALL = {"limits": {"cpu": 1, "memory": "2Gi"}}
 
 
 def manifest(**spec: Any) -> Manifest:
@@ -76,3 +83,73 @@ async def test_an_applied_cluster_answers_with_the_right_tokens_and_drains_when_
 def show_logs(folder: Path) -> None:
     for log in sorted(folder.glob("*/main.log")):
         print(log, log.read_text(errors="replace")[-3000:])
+
+
+@contextlib.asynccontextmanager
+async def under_load(address: str, streams: int = 3) -> AsyncIterator[list[int]]:
+    """Completions one after another in several streams; yields how many were right, and fails on any that was not."""
+    right = [0]
+    stop = asyncio.Event()
+
+    async def stream(offset: int) -> None:
+        for number in itertools.count(offset):
+            if stop.is_set():
+                return
+            case = CASES[number % len(CASES)]
+            assert await complete(address, case) == case["greedy"]
+            right[0] += 1
+
+    async with asyncio.TaskGroup() as group:
+        for offset in range(streams):
+            group.create_task(stream(offset))
+        yield right
+        stop.set()
+
+
+async def test_no_request_is_lost_by_a_rollout_a_kill_or_an_eviction(
+    admin: Client, agent: Agent, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    roles = {role: {"replicas": 2, "gpu": {"count": 0}, "resources": SMALL} for role in ("prefill", "decode")}
+    with operator_process(tmp_path, control_plane.kubeconfig, admin.namespace):
+        await admin.create(manifest(**roles))
+        await ready(admin, 1)
+        async with under_load(await router_address(admin)) as right:
+            changed = await admin.merge(CLUSTER, "demo", {"spec": {"engine": {"prepareThreads": 6}}})
+            await ready(admin, changed["metadata"]["generation"])
+            assert len(await revisions(admin)) == 1
+            before = right[0]
+
+            process = agent.pods[admin.namespace, "demo-decode-1"].process_id("main")
+            assert process is not None
+            os.kill(process, signal.SIGKILL)
+            await admin.wait("v1/Pod", "demo-decode-1", has_restarted, seconds=60)
+
+            await evict(admin, "demo-prefill-1")
+            await ready(admin, changed["metadata"]["generation"])
+        assert right[0] > before > 0
+
+
+async def evict(admin: Client, name: str) -> None:
+    """As `kubectl drain` does, and until the pod is another."""
+    uid = (await admin.get("v1/Pod", name))["metadata"]["uid"]
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+    await admin.call("POST", admin.path("v1/Pod", name, "eviction"), {}, body)
+    await admin.wait("v1/Pod", name, lambda found: found is not None and found["metadata"]["uid"] != uid, seconds=60)
+
+
+async def ready(admin: Client, generation: int) -> None:
+    def holds(found: Manifest | None) -> bool:
+        status = (found or {}).get("status", {})
+        return status.get("observedGeneration", 0) >= generation and has_condition("Ready", "True")(found)
+
+    await admin.wait(CLUSTER, "demo", holds, seconds=240)
+
+
+async def revisions(admin: Client) -> set[str]:
+    pods = await admin.list("v1/Pod", "pdcluster.dev/cluster=demo,pdcluster.dev/role in (prefill,decode)")
+    return {pod["metadata"]["labels"]["pdcluster.dev/revision"] for pod in pods}
+
+
+def has_restarted(found: Manifest | None) -> bool:
+    entry = (found or {}).get("status", {}).get("containerStatuses", [{}])[0]
+    return entry.get("restartCount", 0) > 0 and bool(entry.get("ready"))
