@@ -34,6 +34,7 @@ from pdcluster_worker.splitwise.inference_messages import (
     WorkerHello,
     WorkerState,
 )
+from pdcluster_worker.splitwise.outbound import Outbound, SlowPeerError
 
 CONNECT_TIMEOUT = 5.0
 FIRST_BACKOFF, LAST_BACKOFF = 0.05, 1.0
@@ -59,8 +60,8 @@ class LinkSettings(msgspec.Struct, frozen=True):
     open_channel: Callable[[str, str], grpc.aio.Channel]
 
 
-class _Outgoing(msgspec.Struct):
-    """What the next message will say."""
+class _Turn(msgspec.Struct):
+    """What is said in one turn of the loop: one batch."""
 
     peers: tuple[PeerRecord, ...] | None = None
     submits: list[SubmitItem] = []
@@ -89,10 +90,11 @@ class Link:
         self._owner = owner
         self._settings = settings
         self._next_handle = 1
-        self._outgoing = _Outgoing()
-        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._outbound = Outbound()
         self._backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         self._task: asyncio.Task[None] | None = None
+        self._turn: _Turn | None = None
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link {self.address}")
@@ -135,20 +137,28 @@ class Link:
     # --- sending: nobody hears it while the stream is broken ------------------------------------------
 
     def submit(self, handle: int, request: Request) -> None:
-        self._outgoing.submits.append(SubmitItem(handle, request))
-        self._wake.set()
+        self._this_turn().submits.append(SubmitItem(handle, request))
 
     def attach(self, handle: int, life: Life, *, prefill_lost: bool) -> None:
-        self._outgoing.attaches.append(AttachItem(handle, life.key, len(life.tokens), prefill_lost))
-        self._wake.set()
+        self._this_turn().attaches.append(AttachItem(handle, life.key, len(life.tokens), prefill_lost))
 
     def abort(self, item: AbortItem) -> None:
-        self._outgoing.aborts.append(item)
-        self._wake.set()
+        self._this_turn().aborts.append(item)
 
     def peers(self, peers: tuple[PeerRecord, ...]) -> None:
-        self._outgoing.peers = peers
-        self._wake.set()
+        self._this_turn().peers = peers
+
+    def _this_turn(self) -> _Turn:
+        if self._turn is None:
+            self._turn = _Turn()
+            self._loop.call_soon(self._flush, self._turn)
+        return self._turn
+
+    def _flush(self, turn: _Turn) -> None:
+        if self._turn is turn:
+            self._turn = None
+            if self.connected:
+                self._outbound.push(encode_router(turn.batch(), self._loop.time()))
 
     # --- the connection -----------------------------------------------------------------------------
 
@@ -180,12 +190,16 @@ class Link:
         """One connection from hello to break. False when it never got as far as the worker's hello."""
         channel = self._settings.open_channel(self.address, self.role.value)
         try:
-            call: Call = channel.stream_stream(INFERENCE_STREAM)()
-            self._open(await self._greet(call))
-            await self._speak(call)
-        except (grpc.aio.AioRpcError, TimeoutError, ProtocolError) as error:
-            reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
-            _log.info("link_broken", worker=self.address, reason=reason or type(error).__name__)
+            await self._talk(channel.stream_stream(INFERENCE_STREAM)())
+        except grpc.aio.AioRpcError as error:
+            self._broken(error.details() or error.code().name)
+        except (TimeoutError, ProtocolError, SlowPeerError, asyncio.InvalidStateError) as error:
+            self._broken(str(error) or type(error).__name__)
+        except asyncio.CancelledError:  # how grpc.aio says that the call was cancelled, by the peer too
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            self._broken("the peer cancelled the call")
         finally:
             greeted, self.connected = self.connected, False
             if greeted:
@@ -193,6 +207,16 @@ class Link:
                 self._owner.link_down(self, refused=False)
             await channel.close(None)
         return greeted
+
+    def _broken(self, reason: str) -> None:
+        _log.info("link_broken", worker=self.address, reason=reason)
+
+    async def _talk(self, call: Call) -> None:
+        try:
+            self._open(await self._greet(call))
+            await self._outbound.run(call.write, self._read(call))
+        finally:
+            call.cancel()
 
     async def _greet(self, call: Call) -> WorkerHello:
         settings = self._settings
@@ -215,28 +239,14 @@ class Link:
         previous, self.hello = self.hello, hello
         self.role = hello.role
         self.connected = True
-        self._outgoing = _Outgoing()
-        self._wake.clear()
+        self._next_handle = 1
+        self._outbound = Outbound()
+        self._turn = None
         self._owner.link_up(self, previous)
 
-    async def _speak(self, call: Call) -> None:
-        writer = asyncio.create_task(self._write(call))
-        try:
-            while isinstance(message := await call.read(), bytes):
-                batch = decode_worker(message)
-                if batch.state is not None:
-                    self.state = batch.state
-                self._owner.link_message(self, batch)
-        finally:
-            writer.cancel()
-            call.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
-
-    async def _write(self, call: Call) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            outgoing, self._outgoing = self._outgoing, _Outgoing()
-            for message in encode_router(outgoing.batch(), loop.time()):
-                await call.write(message)
+    async def _read(self, call: Call) -> None:
+        while isinstance(message := await call.read(), bytes):
+            batch = decode_worker(message)
+            if batch.state is not None:
+                self.state = batch.state
+            self._owner.link_message(self, batch)

@@ -165,8 +165,13 @@ class DecodeLink:
             log.warning("link_failed", address=self._address, kind=error.kind, reason=str(error))
         except grpc.aio.AioRpcError as error:
             log.info("link_failed", address=self._address, code=error.code().name, reason=error.details())
-        except (TimeoutError, TransportError, StateError, SlowPeerError) as error:
+        except (TimeoutError, TransportError, StateError, SlowPeerError, asyncio.InvalidStateError) as error:
             log.warning("link_failed", address=self._address, reason=str(error) or type(error).__name__)
+        except asyncio.CancelledError:  # how grpc.aio says that the call was cancelled, by the peer too
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            log.info("link_failed", address=self._address, reason="the peer cancelled the call")
 
     async def _connect(self, channel: grpc.aio.Channel) -> None:
         call: Call = channel.stream_stream(SPLITWISE_LINK)()
