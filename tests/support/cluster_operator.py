@@ -48,7 +48,8 @@ class OperatorProcess:
     def _start(self) -> Program:
         self._started += 1
         command = [sys.executable, "-m", "pdcluster_operator"]
-        environment = {**self._environment, "POD_NAME": f"operator-{self._started}"}
+        identity = self._environment.get("PDC_IDENTITY", f"operator-{self._started}")
+        environment = {**self._environment, "POD_NAME": identity}
         program = Program(f"operator-{self._started}", command, self._folder, environment)
         program.wait_ready(f"http://127.0.0.1:{self._reservation.port}/health")
         return program

@@ -81,8 +81,13 @@ class Program:
         if self._child.poll() is None:
             self._child.send_signal(number)
 
+    def wait(self, seconds: float) -> int:
+        """The exit status; raises subprocess.TimeoutExpired when it still runs after `seconds`."""
+        return self._child.wait(seconds)
+
     def close(self) -> None:
         self.send(signal.SIGTERM)
+        self.send(signal.SIGCONT)
         try:
             self._child.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -1,0 +1,87 @@
+"""Two operators, one Lease: the second takes over when the first dies or hangs, and the first writes nothing late."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cluster_client import Client, Manifest
+from cluster_control_plane import ControlPlane
+from cluster_expect import CLUSTER, STATEFUL_SET, cluster, has_condition, replicas
+from cluster_operator import OperatorProcess, operator_process
+
+pytestmark = pytest.mark.anyio
+
+LEASE = "coordination.k8s.io/v1/Lease"
+LEASE_NAME = "pdcluster-operator"
+
+
+@contextlib.contextmanager
+def two_operators(
+    folder: Path, control_plane: ControlPlane, namespace: str
+) -> Iterator[tuple[OperatorProcess, OperatorProcess]]:
+    with contextlib.ExitStack() as stack:
+        started = []
+        for name in ("first", "second"):
+            (folder / name).mkdir()
+            process = operator_process(
+                folder / name, control_plane.kubeconfig, namespace, PDC_LEASE_SECONDS="4", PDC_IDENTITY=name
+            )
+            started.append(stack.enter_context(process))
+        yield started[0], started[1]
+
+
+def held_by(name: str) -> Callable[[Manifest | None], bool]:
+    return lambda found: found is not None and found["spec"].get("holderIdentity") == name
+
+
+async def holder(admin: Client) -> str:
+    def held(found: Manifest | None) -> bool:
+        return bool(found and found["spec"].get("holderIdentity"))
+
+    found = await admin.wait(LEASE, LEASE_NAME, held)
+    assert found is not None
+    return str(found["spec"]["holderIdentity"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_another_operator_takes_over(
+    admin: Client, node: str, control_plane: ControlPlane, tmp_path: Path, number: signal.Signals
+) -> None:
+    with two_operators(tmp_path, control_plane, admin.namespace) as operators:
+        await admin.create(cluster())
+        await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=60)
+        names = ["first", "second"]
+        leader = names.index(await holder(admin))
+        operators[leader].program.send(number)
+
+        await admin.wait(LEASE, LEASE_NAME, held_by(names[1 - leader]))
+        await admin.merge(CLUSTER, "demo", {"spec": {"prefill": {"replicas": 3}}})
+        await admin.wait(STATEFUL_SET, "demo-prefill", replicas(3))
+
+
+async def test_a_leader_that_hung_writes_nothing_when_it_wakes_up(
+    admin: Client, node: str, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    with two_operators(tmp_path, control_plane, admin.namespace) as operators:
+        await admin.create(cluster())
+        await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=60)
+        names = ["first", "second"]
+        leader = names.index(await holder(admin))
+        hung = operators[leader].program
+        # An edit that the leader has seen, perhaps half acted on, when it stops.
+        await admin.merge(CLUSTER, "demo", {"spec": {"prefill": {"replicas": 3}}})
+        hung.send(signal.SIGSTOP)
+        await admin.wait(LEASE, LEASE_NAME, held_by(names[1 - leader]))
+        await admin.wait(STATEFUL_SET, "demo-prefill", replicas(3))
+        await admin.merge(CLUSTER, "demo", {"spec": {"prefill": {"replicas": 2}}})
+        await admin.wait(STATEFUL_SET, "demo-prefill", replicas(2))
+        before = (await admin.get(STATEFUL_SET, "demo-prefill"))["metadata"]["generation"]
+
+        hung.send(signal.SIGCONT)
+
+        assert hung.wait(seconds=30) == 1, "a process that lost the lease ends"
+        after = await admin.get(STATEFUL_SET, "demo-prefill")
+        assert (after["spec"]["replicas"], after["metadata"]["generation"]) == (2, before)
+        assert (await admin.get(LEASE, LEASE_NAME))["spec"]["holderIdentity"] == names[1 - leader]
