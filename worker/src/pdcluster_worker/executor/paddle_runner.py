@@ -36,7 +36,7 @@ class PaddleRunner:
         self._ops = ops = make_ops(config, model)
         if ops.free_bytes() is None:  # no device to ask after loading: a pool that is too small shows at once
             kv_size(model, config.engine, ops.dtype, None)
-        weights = WeightLoader(checkpoint, ops.place, on_progress).load()
+        weights = WeightLoader(checkpoint, ops.place, ops.dtype, on_progress).load()
         ops.tune(weights)
         self._decoder: Decoder[Any] = Decoder(model, weights, ops)
         size = kv_size(model, config.engine, ops.dtype, ops.free_bytes())

@@ -1,8 +1,10 @@
-"""The one import of Paddle: seconds long, and loud about a compiler cache that it does not need here."""
+"""The one import of Paddle: seconds long, and on stderr, where logs are, talkative about what is no concern here."""
 
+import contextlib
+import io
 import warnings
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
     warnings.simplefilter("ignore")
     import paddle
 

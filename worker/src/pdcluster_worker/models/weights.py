@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from pdcluster_worker.kv.layout import ITEM_BYTES
 from pdcluster_worker.models.checkpoint import Checkpoint, FloatArray, expected_tensors
 from pdcluster_worker.models.rotary import halves_order, inverse_frequencies
 
@@ -56,14 +57,19 @@ class ModelWeights(Generic[T]):
 
 
 class WeightLoader(Generic[T]):
-    """Reads one checkpoint once. `place` moves a finished parameter to where it is computed with."""
+    """Reads one checkpoint once. `place` moves a finished parameter to where it is computed with, in `dtype`."""
 
     def __init__(
-        self, checkpoint: Checkpoint, place: Callable[[FloatArray], T], on_progress: Callable[[float], None]
+        self,
+        checkpoint: Checkpoint,
+        place: Callable[[FloatArray], T],
+        dtype: str,
+        on_progress: Callable[[float], None],
     ) -> None:
         self._checkpoint = checkpoint
         self._config = checkpoint.config
         self._place = place
+        self._item_bytes = ITEM_BYTES[dtype]
         self._on_progress = on_progress
         self._total = sum(functools.reduce(int.__mul__, s) for s in expected_tensors(self._config).values())
         self._read = 0
@@ -143,5 +149,5 @@ class WeightLoader(Generic[T]):
             self._on_progress(fraction)
 
     def _finish(self, array: FloatArray) -> T:
-        self._bytes += array.nbytes
+        self._bytes += array.size * self._item_bytes
         return self._place(array)
