@@ -78,9 +78,10 @@ class PretendCluster:
             origin=Origin("pdcluster-system"),
         )
 
-    def turn(self) -> Decision:
+    def turn(self, crash_after: int | None = None) -> Decision:
+        """With `crash_after`, only so many actions are carried out, as if the operator were killed then."""
         decision = decide(self.situation())
-        for action in decision.actions:
+        for action in decision.actions[:crash_after]:
             self._carry_out(action)
         return decision
 
