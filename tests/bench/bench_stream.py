@@ -1,8 +1,8 @@
 """Streamed tokens per second, with a model that takes no time. `make bench-stream`.
 
 `http_tokens_per_second`: from a mixed worker's engine through the router to 256 HTTP clients over TCP, one SSE event
-per token, each parsed by its client. `grpc_tokens_per_second`: from the engine to a router's stream only, where a client
-counts every token and checks the order.
+per token, each parsed by its client. `grpc_tokens_per_second`: from the engine to a router's stream only, where a
+client counts every token and checks the order.
 """
 
 import asyncio

@@ -84,7 +84,7 @@ class LoadClient:
         self._concurrency = concurrency
         self._timeout = timeout
         self._choose = choose or self._least_busy
-        self._lives = [Life(uuid.uuid4().bytes) for _ in requests]
+        self._lives = [Life(uuid.uuid4().bytes) for _ in range(len(requests))]
         self._next_handle = 0
         self._unsent = iter(range(len(requests)))
         self._homeless: list[int] = []
@@ -112,16 +112,27 @@ class LoadClient:
                 self.ledger.failures.setdefault(request, "not finished in time")
         return self.ledger
 
+    def link_to(self, worker: LoadWorker) -> WorkerLink:
+        return self.links[self._workers.index(worker)]
+
     async def close(self) -> None:
+        """Lets what was sent last leave, then ends the streams."""
+        await asyncio.sleep(0)
         await asyncio.gather(*(link.close() for link in self.links))
 
     def unfinished(self) -> Iterator[int]:
         """Requests that were submitted and have not ended."""
         return iter(self._running)
 
+    def stop_submitting(self) -> None:
+        """What runs goes on; `run` returns when it has ended."""
+        self._unsent = iter(())
+        if not self._running:
+            self._done.set()
+
     def abort_all(self) -> None:
         """Give up everything that runs; nothing more is submitted."""
-        self._unsent = iter(())
+        self.stop_submitting()
         self._homeless.clear()
         for request in list(self.unfinished()):
             self._abort(self._lives[request])
