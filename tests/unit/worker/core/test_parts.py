@@ -108,6 +108,7 @@ def test_shares_never_exceed_the_room(room: int, demands: list[int]) -> None:
 
 
 def test_an_idle_link_keeps_a_foothold_and_demand_gets_the_most() -> None:
+    assert divide(90, [1000, 6, 20]) == [64, 6, 20]
     busy, idle = divide(100, [1000, 0])
     assert busy > 90
     assert divide(100, [0, 0]) == [50, 50]

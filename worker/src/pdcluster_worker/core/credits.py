@@ -75,10 +75,16 @@ class Credits:
 
 
 def divide(room: int, demands: list[int]) -> list[int]:
-    """Whole shares in proportion to demand, never more than the room in all; links without demand keep a foothold."""
+    """Whole shares, never more than the room in all: what small demands ask for first, so that a backlog at one link
+    starves no other; what is left over in proportion to demand. Links without demand keep a foothold."""
     if room <= 0:
         return [0] * len(demands)
     floor = 1 + room // (IDLE_SHARE * max(len(demands), 1))
-    weights = [max(demand, floor) for demand in demands]
-    total = sum(weights)
-    return [room * weight // total for weight in weights]
+    wants = [max(demand, floor) for demand in demands]
+    shares = [0] * len(demands)
+    left = room
+    for place, link in enumerate(sorted(range(len(wants)), key=wants.__getitem__)):
+        shares[link] = min(wants[link], left // (len(wants) - place))
+        left -= shares[link]
+    total = sum(wants)
+    return [share + left * want // total for share, want in zip(shares, wants, strict=True)]
