@@ -87,15 +87,17 @@ class Deployment:
 
     # --- clients ------------------------------------------------------------------------------------
 
-    def complete(self, bodies: Sequence[Mapping[str, object]], path: str = "/v1/completions") -> list[Answer]:
+    def complete(
+        self, bodies: Sequence[Mapping[str, object]], path: str = "/v1/completions", timeout: float = ANSWER_TIMEOUT
+    ) -> list[Answer]:
         """All at once, each in one JSON answer, greedy unless the body says otherwise."""
-        return asyncio.run(self.complete_async(bodies, path))
+        return asyncio.run(self.complete_async(bodies, path, timeout))
 
     async def complete_async(
-        self, bodies: Sequence[Mapping[str, object]], path: str = "/v1/completions"
+        self, bodies: Sequence[Mapping[str, object]], path: str = "/v1/completions", timeout: float = ANSWER_TIMEOUT
     ) -> list[Answer]:
         limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=self.base, timeout=ANSWER_TIMEOUT, limits=limits) as client:
+        async with httpx.AsyncClient(base_url=self.base, timeout=timeout, limits=limits) as client:
             posts = (client.post(path, json=request_body(body)) for body in bodies)
             return [read_answer(reply) for reply in await asyncio.gather(*posts)]
 
