@@ -119,6 +119,15 @@ def test_max_tokens_defaults_to_sixteen_for_completions(client: openai.OpenAI) -
     assert client.completions.create(model="fake", prompt="abc").usage.completion_tokens == 16
 
 
+def test_streamed_choices_are_told_apart(client: openai.OpenAI) -> None:
+    fields = {"model": "fake", "prompt": ["abc", "xyz"], "max_tokens": 6, "seed": 8, "n": 2}
+    whole = [choice.text for choice in client.completions.create(**fields).choices]
+    streamed = [""] * 4
+    for chunk in client.completions.create(**fields, stream=True):
+        streamed[chunk.choices[0].index] += chunk.choices[0].text
+    assert streamed == whole
+
+
 def test_echo(client: openai.OpenAI) -> None:
     fields = {"model": "fake", "prompt": "abc", "max_tokens": 2, "seed": 1}
     plain = client.completions.create(**fields).choices[0].text

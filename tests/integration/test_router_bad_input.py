@@ -149,7 +149,7 @@ def test_a_prompt_larger_than_any_pool() -> None:
         harness.call(harness.workers[0].kill())
         harness.workers[0].pool_tokens = 64
         harness.call(harness.workers[0].start())
-        harness.wait(harness.server.fleet.ready)
+        harness.wait(lambda: harness.server.fleet.limits().max_model_length == 64 and harness.server.fleet.ready())
         response = client.post("/v1/completions", json={"model": "fake", "prompt": [71] * 65})
         check(response, 400, "prompt")
         assert "64 tokens" in response.json()["error"]["message"]
@@ -246,3 +246,22 @@ def test_a_client_that_does_not_read_is_dropped() -> None:
 def test_a_port_in_use_is_a_clear_error() -> None:
     with listen("127.0.0.1", 0) as taken, pytest.raises(ConfigError, match="cannot listen on"):
         listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_giant_requests_do_not_hold_up_others(client: httpx.Client) -> None:
+    giants: list[dict[str, object]] = [
+        {"prompt": "hello " * 1_000_000},
+        {"prompt": [71] * 2_000_000},
+        {"prompt": [71] * 1_000_000 + ["x"]},
+        {"prompt": "a", "logit_bias": {str(number): "x" for number in range(50_000)}},
+        {"prompt": "a"} | {f"field{number}": 1 for number in range(50_000)},
+    ]
+    for fields in giants:
+        response = client.post("/v1/completions", json={"model": "fake", **fields})
+        assert response.status_code == 400
+        assert len(response.content) < 1000
+    messages = [{"role": "user", "content": "a"}] * 50_000
+    assert client.post("/v1/chat/completions", json={"model": "fake", "messages": messages}).status_code == 400
+    named = client.post("/v1/completions", json={"model": "x" * 1_000_000, "prompt": "a"})
+    assert named.status_code == 404
+    assert len(named.content) < 1000

@@ -42,7 +42,7 @@ class RouterHarness:
         self._thread.start()
         try:
             self.call(self._start())
-            if self._wait_ready:
+            if self._wait_ready and self.workers:
                 self.call(asyncio.wait_for(self.until(self.server.fleet.ready), 10))
         except BaseException:
             self._stop_thread()

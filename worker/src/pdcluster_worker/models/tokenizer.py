@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from tokenizers import Tokenizer as Backend
+from tokenizers.decoders import ByteLevel
 
 from pdcluster_worker.errors import CheckpointError, ValidationError
 from pdcluster_worker.models.tokenizer_defaults import GenerationDefaults, folder_defaults, gguf_defaults, read_json
@@ -35,6 +36,8 @@ class Tokenizer:
         self._prefix = list(prefix)
         self.defaults = defaults
         self.pieces = _pieces(backend) if backend is not None else []
+        self.longest_piece = _longest_piece(backend) if backend is not None else 0
+        """A text of n characters has at least n / longest_piece tokens; 0 when nothing can be said."""
         self._special = _special_names(backend) if backend is not None else {}
 
     def encode(self, text: str) -> list[int]:
@@ -152,6 +155,13 @@ def _content(value: object) -> str:
 
 def _special_names(backend: Backend) -> dict[int, str]:
     return {index: token.content for index, token in backend.get_added_tokens_decoder().items() if token.special}
+
+
+def _longest_piece(backend: Backend) -> int:
+    """Only where nothing is dropped before the text is cut up, and every byte counts."""
+    if backend.normalizer is not None or not isinstance(backend.decoder, ByteLevel):
+        return 0
+    return max(map(len, backend.get_vocab(with_added_tokens=True)), default=0)
 
 
 def _byte_of_character() -> dict[str, int]:

@@ -37,7 +37,7 @@ class API:
     async def _generate(self, request: Request, *, chat: bool) -> Response:
         self._keys.check(request.headers.get("authorization", ""))
         body = await read_body(request, self._serving.config.max_body_bytes)
-        asked = self._serving.accept(body, chat=chat)
+        asked = await self._serving.accept(body, chat=chat)
         parent = request.headers.get("traceparent", "")
         parent = parent if _TRACE_PARENT.fullmatch(parent) else ""
         return GenerationResponse(self._serving, asked, request.url.path, _request_id(request), parent)

@@ -18,6 +18,7 @@ from pdcluster_worker.router.errors import APIError, bad_request, internal, over
 
 MAX_EXECUTOR_DEATHS = 3
 MAX_INTERNAL_FAILURES = 2
+SHORTEST_WAIT, LONGEST_WAIT = 0.05, 2.0
 
 
 class State(enum.Enum):
@@ -111,6 +112,8 @@ class Life:
         self.resubmissions = 0
         self.disturbed = False
         """A worker died while this request was open: lack of room is then no answer to give."""
+        self._fruitless = 0
+        self._tokens_before = 0
         self._ahead: dict[int, tuple[int, TokenLogprob | None]] = {}
 
     @property
@@ -218,7 +221,7 @@ class Life:
 
     def _refused(self, worker: str, failure: FailedNote) -> list[Action]:
         """No room. The client may come back later, unless it has tokens or its request was hit by a death."""
-        delay = min(max(failure.retry_after, 0.1), 2.0)
+        delay = min(max(failure.retry_after, 0.1), LONGEST_WAIT)
         if self.tokens or self.resubmissions or self.disturbed:
             return self._retry(failure.code.name.lower(), worker, delay)
         return self.end(End(error=overloaded(failure.reason or "no capacity", failure.retry_after or 1.0)))
@@ -229,7 +232,12 @@ class Life:
             return self._prefill_lost(reason, worker)
         if self.state is State.RESERVED and code is not FailureCode.PREEMPTED:
             return self._forget_decode()
-        return self._retry(reason, worker)
+        return self._retry(reason, worker, self._patience())
+
+    def _patience(self) -> float:
+        """Seconds to wait before another attempt: none at first, more while attempts bring no token."""
+        fruitless = self._fruitless
+        return min(SHORTEST_WAIT * 2.0 ** (fruitless - 1), LONGEST_WAIT) if fruitless else 0.0
 
     def _prefill_lost(self, reason: str, worker: str) -> list[Action]:
         if self.state is not State.RESERVED or self.decode is None:
@@ -250,6 +258,8 @@ class Life:
         self.resubmissions += 1
         self.prefill = self.decode = None
         self._ahead.clear()
+        self._fruitless = self._fruitless + 1 if len(self.tokens) == self._tokens_before else 0
+        self._tokens_before = len(self.tokens)
         return [*aborts, Resubmit(reason, avoid, delay)]
 
     def _confirmed(self) -> None:

@@ -10,6 +10,8 @@ from pdcluster_worker.router.errors import APIError, bad_request
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 
+MAX_NAME = 200
+"""Characters of what a client wrote that are said back."""
 _ALTERNATIVES = {"str", "constrained-str", "int", "list"}
 
 
@@ -67,4 +69,4 @@ def _path(location: tuple[int | str, ...]) -> str:
             text += f"[{part}]"
         elif part.partition("[")[0] not in _ALTERNATIVES or not text:
             text += f".{part}" if text else part
-    return text
+    return text[:MAX_NAME]

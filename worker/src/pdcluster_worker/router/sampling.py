@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -15,7 +15,6 @@ from pdcluster_worker.router.errors import bad_request
 from pdcluster_worker.router.schemas import ChatRequest, CompletionRequest, GenerationRequest
 
 COMPLETION_MAX_TOKENS = 16
-MAX_LOGIT_BIAS = 4096
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -50,6 +49,7 @@ def completion_choices(request: CompletionRequest, tokenizer: Tokenizer, limits:
 
 def chat_choices(request: ChatRequest, tokenizer: Tokenizer, limits: Limits) -> list[Choice]:
     messages = [{"role": message.role, "content": message.text()} for message in request.messages]
+    _check_fits(_least(messages, tokenizer), "messages", limits)
     try:
         prompt = tuple(tokenizer.chat(messages))
     except ValidationError as error:
@@ -74,6 +74,8 @@ def choice_seed(seed: int, index: int) -> int:
 
 
 def _encode(prompt: str | list[int], field: str, tokenizer: Tokenizer, limits: Limits) -> tuple[int, ...]:
+    if isinstance(prompt, str) and tokenizer.longest_piece:
+        _check_fits(len(prompt) // tokenizer.longest_piece, field, limits)
     try:
         ids = _ids(prompt, tokenizer)
     except ValidationError as error:
@@ -82,6 +84,20 @@ def _encode(prompt: str | list[int], field: str, tokenizer: Tokenizer, limits: L
         raise bad_request(f"{field} is empty: at least one token is needed", field, "empty_prompt")
     _check_ids(ids, field, limits)
     return tuple(ids)
+
+
+def _least(messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> int:
+    """Tokens that the messages have at least: every one has some, whatever the template."""
+    characters = sum(len(message["content"]) for message in messages)
+    return max(len(messages), characters // tokenizer.longest_piece if tokenizer.longest_piece else 0)
+
+
+def _check_fits(least: int, field: str, limits: Limits) -> None:
+    """What cannot fit, whatever its tokens are, is not worth tokenising."""
+    if least >= limits.max_model_length:
+        message = f"{field} has at least {least} tokens, but prompt and output together are limited to"
+        message = f"{message} {limits.max_model_length} tokens"
+        raise bad_request(message, field.partition("[")[0], "context_length_exceeded")
 
 
 def _ids(prompt: str | list[int], tokenizer: Tokenizer) -> list[int]:
@@ -145,8 +161,6 @@ def _first(asked: float | None, default: float | None, fallback: float) -> float
 
 
 def _logit_bias(bias: dict[str, float], limits: Limits) -> list[tuple[int, float]]:
-    if len(bias) > MAX_LOGIT_BIAS:
-        raise bad_request(f"logit_bias has {len(bias)} entries; at most {MAX_LOGIT_BIAS} are allowed", "logit_bias")
     found = {}
     for key, value in bias.items():
         token = int(key) if key.isascii() and key.isdigit() and len(key) < 11 else -1

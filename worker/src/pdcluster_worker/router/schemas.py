@@ -6,13 +6,25 @@ null and nothing else. Ranges that need no model are checked here.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 MAX_CHOICES = 128
 MAX_LOGPROBS = 20
 MAX_STOP = 4
 MAX_STOP_CHARACTERS = 1024
+MAX_LOGIT_BIAS = 4096
 MAX_BATCH = 2048
+MAX_PROMPT_TOKENS = 1 << 20
+"""Of one prompt, whatever the model: lists are not looked at further than this."""
 
 
 def _number(value: object) -> object:
@@ -23,7 +35,9 @@ def _number(value: object) -> object:
 
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Stop = Annotated[StrictStr, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
-TokenIds = Annotated[list[Annotated[StrictInt, Field(ge=0, lt=2**32)]], Field(min_length=1)]
+TokenIds = Annotated[
+    list[Annotated[StrictInt, Field(ge=0, lt=2**32)]], Field(min_length=1, max_length=MAX_PROMPT_TOKENS, fail_fast=True)
+]
 
 
 class StreamOptions(BaseModel):
@@ -54,7 +68,9 @@ class GenerationRequest(BaseModel):
     stop: StrictStr | Annotated[list[Stop], Field(max_length=MAX_STOP)] | None = None
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
-    logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = None
+    logit_bias: (
+        Annotated[dict[str, Annotated[Number, Field(ge=-100, le=100)]], Field(max_length=MAX_LOGIT_BIAS)] | None
+    ) = None
     max_tokens: Annotated[StrictInt, Field(ge=1, lt=2**32)] | None = None
     # extensions
     top_k: Annotated[StrictInt, Field(ge=-1, lt=2**31)] | None = None
@@ -86,9 +102,9 @@ class GenerationRequest(BaseModel):
 class CompletionRequest(GenerationRequest):
     prompt: (
         StrictStr
-        | Annotated[list[StrictStr], Field(min_length=1, max_length=MAX_BATCH)]
+        | Annotated[list[StrictStr], Field(min_length=1, max_length=MAX_BATCH, fail_fast=True)]
         | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_BATCH)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_BATCH, fail_fast=True)]
     )
     logprobs: Annotated[StrictInt, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: StrictBool | None = None
@@ -124,7 +140,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: StrictStr | Annotated[list[TextPart], Field(min_length=1)]
+    content: StrictStr | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
     name: StrictStr | None = None
     refusal: None = None
 
@@ -133,7 +149,7 @@ class Message(BaseModel):
 
 
 class ChatRequest(GenerationRequest):
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Annotated[StrictInt, Field(ge=1, lt=2**32)] | None = None
     logprobs: StrictBool | None = None
     top_logprobs: Annotated[StrictInt, Field(ge=0, le=MAX_LOGPROBS)] | None = None

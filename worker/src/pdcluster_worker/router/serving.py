@@ -19,14 +19,16 @@ from pdcluster_worker.router.dispatcher import Dispatcher
 from pdcluster_worker.router.errors import APIError, bad_request, overloaded
 from pdcluster_worker.router.job import Job, Listener
 from pdcluster_worker.router.metrics import RouterMetrics
-from pdcluster_worker.router.parse import parse_body
-from pdcluster_worker.router.sampling import Choice, chat_choices, completion_choices
+from pdcluster_worker.router.parse import MAX_NAME, parse_body
+from pdcluster_worker.router.sampling import Choice, Limits, chat_choices, completion_choices
 from pdcluster_worker.router.schemas import ChatRequest, CompletionRequest
 from pdcluster_worker.router.sse import EventStream
 from pdcluster_worker.router.streamed import StreamedAnswer
 from pdcluster_worker.router.tracing import Tracing
 from pdcluster_worker.router.whole import WholeAnswer
 
+LONG_BODY = 32 << 10
+"""Bytes that take about a millisecond to check and tokenise."""
 _log = structlog.get_logger()
 
 
@@ -52,23 +54,33 @@ class Serving:
         self._dispatcher = dispatcher
         self._tracing = tracing
 
-    def accept(self, body: bytes, *, chat: bool) -> Asked:
-        """The checked request, or an APIError."""
+    async def accept(self, body: bytes, *, chat: bool) -> Asked:
+        """The checked request, or an APIError. A long one is checked beside the loop, not in its way."""
         if self.draining:
             raise overloaded("the router is shutting down", 1.0)
+        self._dispatcher.admit(1)
+        limits = self._dispatcher.fleet.limits()
+        if len(body) < LONG_BODY:
+            found = self._checked(body, chat, limits)
+        else:
+            found = await asyncio.to_thread(self._checked, body, chat, limits)
+        self._dispatcher.admit(len(found.choices))
+        return found
+
+    def _checked(self, body: bytes, chat: bool, limits: Limits) -> Asked:
+        """From any thread."""
         kind: type[ChatRequest] | type[CompletionRequest] = ChatRequest if chat else CompletionRequest
         request = parse_body(body, kind)
         if request.model != self.config.model_name:
-            message = f"the model {request.model!r} does not exist; this endpoint serves {self.config.model_name!r}"
+            asked_for = request.model[:MAX_NAME]
+            message = f"the model {asked_for!r} does not exist; this endpoint serves {self.config.model_name!r}"
             raise APIError(404, message, param="model", code="model_not_found")
-        choices = self._choices(request)
+        choices = self._choices(request, limits)
         if len(choices) > self.config.max_queue:
             raise bad_request(f"{len(choices)} choices are more than the queue holds ({self.config.max_queue})", "n")
-        self._dispatcher.admit(len(choices))
         return asked(request, choices, self._tokenizer)
 
-    def _choices(self, request: ChatRequest | CompletionRequest) -> list[Choice]:
-        limits = self._dispatcher.fleet.limits()
+    def _choices(self, request: ChatRequest | CompletionRequest, limits: Limits) -> list[Choice]:
         if isinstance(request, ChatRequest):
             return chat_choices(request, self._tokenizer, limits)
         return completion_choices(request, self._tokenizer, limits)
