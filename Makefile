@@ -83,6 +83,26 @@ test-cluster: cluster-tools ## tests against a real API server, with pods that K
 bench-cpu: install ## CPU speed against the arithmetic bound of the same run
 	@$(RUN) python tests/bench/bench_cpu.py
 
+.PHONY: bench-prepare
+bench-prepare: install ## requests/s through preparation, reservation and hand-off
+	@$(RUN) python tests/bench/bench_prepare.py
+
+.PHONY: bench-starved
+bench-starved: install ## what one bad decode worker of four costs
+	@$(RUN) python tests/bench/bench_starved.py
+
+.PHONY: bench-seed
+bench-seed: install ## the seed's workload on simulated H100s, prepared in four ways (12 GB of memory)
+	@$(RUN) python tests/bench/bench_seed.py
+
+.PHONY: bench-transfer
+bench-transfer: install ## KV transfer against raw NIXL, and how much of it prefill hides
+	@$(RUN) python tests/bench/bench_transfer.py
+
+.PHONY: bench-stream
+bench-stream: install ## streamed tokens/s to 256 HTTP clients, and to a router's stream
+	@$(RUN) python tests/bench/bench_stream.py
+
 .PHONY: bench-step
 bench-step: install ## the scheduler alone, per step
 	@$(RUN) python tests/bench/bench_step.py

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import psutil
 from load_client import LoadWorker
-from worker_processes import WorkerProcess, start_worker
+from worker_processes import WorkerProcess, worker_arguments
 
 Profile = Mapping[str, object]
 
@@ -46,13 +46,32 @@ def simulated_workers(*wanted: tuple[str, Profile, Mapping[str, object]]) -> Ite
 
 
 def start_simulated(
-    folder: Path, number: int, role: str, profile: Profile, options: Mapping[str, object]
+    folder: Path, number: int, role: str, profile: Profile | Path, options: Mapping[str, object]
 ) -> WorkerProcess:
-    """Not ready yet."""
-    path = folder / f"profile-{number}.json"
-    path.write_text(json.dumps(dict(profile)))
-    settings = {"runner": "Simulated", "profile": path, "kv_protocol": "IPC", "threads": 1} | dict(options)
-    return start_worker(role, folder, name=f"{role}-{number}", wait=False, **settings)
+    """Not ready yet. `folder` keeps the profile where it is not a file already."""
+    return WorkerProcess(role, f"{role}-{number}", *simulated_arguments(folder, number, profile, options))
+
+
+class BlockingWorker(WorkerProcess):
+    """A prefill worker that prepares as the seed did: see blocking.py."""
+
+    program = (str(Path(__file__).with_name("blocking.py")),)
+
+
+def start_blocking(
+    folder: Path, number: int, strategy: str, profile: Profile | Path, options: Mapping[str, object]
+) -> WorkerProcess:
+    arguments = simulated_arguments(folder, number, profile, options)
+    return BlockingWorker("prefill", f"prefill-{number}", *arguments, environment={"PDC_BENCH_STRATEGY": strategy})
+
+
+def simulated_arguments(folder: Path, number: int, profile: Profile | Path, options: Mapping[str, object]) -> list[str]:
+    if not isinstance(profile, Path):
+        path = folder / f"profile-{number}.json"
+        path.write_text(json.dumps(dict(profile)))
+        profile = path
+    settings = {"runner": "Simulated", "profile": profile, "kv_protocol": "IPC", "threads": 1}
+    return worker_arguments(folder, settings | dict(options))
 
 
 def load_workers(workers: Sequence[WorkerProcess]) -> list[LoadWorker]:

@@ -32,6 +32,8 @@ STOP_TIMEOUT = 20.0
 class ManagedProcess:
     """One `python -m pdcluster_worker ...`, its JSON lines, its end."""
 
+    program: tuple[str, ...] = ("-m", "pdcluster_worker")
+
     def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
         self.arguments = arguments
         self.lines: list[dict[str, Any]] = []
@@ -39,7 +41,7 @@ class ManagedProcess:
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "", **(environment or {})}
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "pdcluster_worker", *arguments],
+            [sys.executable, *self.program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
