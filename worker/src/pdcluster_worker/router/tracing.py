@@ -13,6 +13,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from pdcluster_worker.router.job import Job
 from pdcluster_worker.router.metrics import stage_seconds
 
+EXPORT_SECONDS = 2
+"""For one batch of spans, retries included: an end of the process waits no longer for the last one."""
 _STAGES = ("queue", "reserve", "prefill", "transfer", "decode")
 
 
@@ -23,7 +25,9 @@ class Tracing:
         self._provider: TracerProvider | None = None
         if endpoint:
             self._provider = TracerProvider(resource=Resource.create({"service.name": service}))
-            exporter = OTLPSpanExporter(endpoint=endpoint, insecure=not endpoint.startswith("https://"))
+            exporter = OTLPSpanExporter(
+                endpoint=endpoint, insecure=not endpoint.startswith("https://"), timeout=EXPORT_SECONDS
+            )
             self._provider.add_span_processor(BatchSpanProcessor(exporter))
 
     def record(self, jobs: Sequence[Job], path: str, request_id: str) -> None:
