@@ -5,7 +5,9 @@ paced by a profile of ERNIE-4.5-0.3B, KV blocks of their real size moved over NI
 """
 
 import asyncio
+import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,15 @@ def summary(figures: dict[str, Figure], profile: Profile, sizes: Sequence[Sizes]
     ideal = ideal_seconds(profile, sizes, CONCURRENCY, CONCURRENCY, BUDGET)
     say(f"bound {bound:.2f} s; without any overhead {ideal:.2f} s; ours is {seed / ours:.2f} times as fast as the seed")
     return {"speedup_over_seed": seed / ours, "bound_seconds": bound, "ideal_seconds": ideal}
+
+
+def measure_all(requests: list[LoadRequest], bound: float) -> dict[str, Figure]:
+    """By strategy. The decode worker, whose memory takes long to fill, serves all of them."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        decode = stack.enter_context(start_simulated(folder, 1, "decode", PROFILE_FILE, DECODE))
+        decode.wait_for("ready", START_TIMEOUT)
+        return {name: measure(name, folder, decode, requests, bound) for name in STRATEGIES}
 
 
 def measure(name: str, folder: Path, decode: WorkerProcess, requests: list[LoadRequest], bound: float) -> Figure:
