@@ -21,8 +21,11 @@ from load_deployment import Deployment, WorkerSpec
 from random_checkpoint import LAYERS, random_checkpoint
 from report import QUICK, at_most, finish, say, table
 
+from pdcluster_worker.ipc.startup import THREAD_VARIABLES
+
 REQUESTS, PROMPT, OUTPUT = (8, 64, 16) if QUICK else (32, 256, 64)
 BATCH_TOKENS = 2048
+PRODUCTS_TIMEOUT = 1800.0
 ANSWER_TIMEOUT = 590.0
 """Seconds: slow machines need minutes; the router's own limit is 600."""
 ENGINE = {"max_batch_tokens": BATCH_TOKENS, "max_running_requests": REQUESTS, "max_model_length": 512}
@@ -43,7 +46,9 @@ def products(threads: int, steps: Sequence[tuple[int, int]]) -> tuple[dict[tuple
     cores = ",".join(str(core) for core in CORES[:threads])
     script = str(Path(__file__).with_name("cpu_products.py"))
     command = [sys.executable, script, str(threads), cores, str(LAYERS), *names]
-    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=600).stdout)
+    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=PRODUCTS_TIMEOUT, env=environment)
+    found = json.loads(done.stdout)
     return {step: found["seconds"][name] for step, name in zip(steps, names, strict=True)}, found["bandwidth"]
 
 
