@@ -3,7 +3,9 @@
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 from router_fake_worker import Script
@@ -205,23 +207,27 @@ def test_api_keys(tmp_path: Path) -> None:
 
 def test_a_thousand_clients_against_a_small_queue() -> None:
     """Some are served, the rest get 429 with Retry-After; all end."""
+    body = {"model": "fake", "prompt": "hello", "max_tokens": 3}
 
-    async def storm(url: str) -> list[httpx.Response]:
-        limits = httpx.Limits(max_connections=1000)
-        async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
-            body = {"model": "fake", "prompt": "hello", "max_tokens": 3}
-            return await asyncio.gather(*(client.post("/v1/completions", json=body) for _ in range(1000)))
+    async def one(session: aiohttp.ClientSession) -> tuple[int, str, dict[str, Any]]:
+        async with session.post("/v1/completions", json=body) as response:
+            return response.status, response.headers.get("retry-after", ""), await response.json()
+
+    async def storm(url: str) -> list[tuple[int, str, dict[str, Any]]]:
+        everybody = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(url, connector=everybody) as session:
+            return await asyncio.gather(*(one(session) for _ in range(1000)))
 
     with RouterHarness(Role.PREFILL, Role.DECODE, script=Script(pace=0.05), max_queue=64) as harness:
         harness.script.hold = asyncio.Event()
         harness.loop.call_soon_threadsafe(harness.loop.call_later, 3.0, harness.script.hold.set)
-        responses = asyncio.run(storm(harness.url))
-        served = [response for response in responses if response.status_code == 200]
-        refused = [response for response in responses if response.status_code == 429]
+        answers = asyncio.run(storm(harness.url))
+        served = [answer for status, _, answer in answers if status == 200]
+        refused = [(after, answer) for status, after, answer in answers if status == 429]
         assert len(served) + len(refused) == 1000
         assert len(served) >= 64
-        assert all(int(response.headers["retry-after"]) >= 1 for response in refused)
-        assert all(response.json()["usage"]["completion_tokens"] == 3 for response in served)
+        assert all(int(after) >= 1 and answer["error"]["code"] == "overloaded" for after, answer in refused)
+        assert all(answer["usage"]["completion_tokens"] == 3 for answer in served)
         harness.wait(lambda: not harness.leaks())
 
 
