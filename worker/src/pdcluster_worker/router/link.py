@@ -95,6 +95,7 @@ class Link:
         self._backoff = Backoff(FIRST_BACKOFF, LAST_BACKOFF)
         self._task: asyncio.Task[None] | None = None
         self._turn: _Turn | None = None
+        self._last_reason = ""
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link {self.address}")
@@ -209,7 +210,10 @@ class Link:
         return greeted
 
     def _broken(self, reason: str) -> None:
-        _log.info("link_broken", worker=self.address, reason=reason)
+        """Said once for as long as it stays the same: a worker that loads its model refuses again and again."""
+        if reason != self._last_reason:
+            self._last_reason = reason
+            _log.info("link_broken", worker=self.address, reason=reason)
 
     async def _talk(self, call: Call) -> None:
         try:
@@ -242,6 +246,7 @@ class Link:
         self._next_handle = 1
         self._outbound = Outbound()
         self._turn = None
+        self._last_reason = ""
         self._owner.link_up(self, previous)
 
     async def _read(self, call: Call) -> None:
