@@ -8,7 +8,10 @@ from pdcluster_worker.core.request import SamplingParams
 FloatArray = npt.NDArray[np.float32]
 IdArray = npt.NDArray[np.int64]
 
-FIRST_THRESHOLD, NEXT_THRESHOLD = 2.0**-8, 2.0**-8
+Weights = npt.NDArray[np.float64]
+
+BINS_PER_UNIT, BINS = 64, 4096
+"""Of log-probability: 64 units below the best, a weight is nothing."""
 
 
 def kept_tokens(scores: FloatArray, params: SamplingParams) -> IdArray | None:
@@ -17,9 +20,10 @@ def kept_tokens(scores: FloatArray, params: SamplingParams) -> IdArray | None:
     if not limited and params.top_p >= 1 and params.min_p <= 0:
         return None
     kept = _top_k(scores, params.top_k) if limited else np.arange(len(scores))
-    weights = np.exp(scores[kept].astype(np.float64))
+    left = scores[kept] if limited else scores
+    weights = np.exp(left, dtype=np.float64)
     if params.top_p < 1:
-        chosen = _top_p(weights, params.top_p)
+        chosen = _top_p(left, weights, params.top_p)
         kept, weights = kept[chosen], weights[chosen]
     return kept[weights >= params.min_p]
 
@@ -31,17 +35,18 @@ def _top_k(scores: FloatArray, count: int) -> IdArray:
     return np.sort(np.concatenate((above, equal)))
 
 
-def _top_p(weights: npt.NDArray[np.float64], share: float) -> IdArray:
+def _top_p(scores: FloatArray, weights: Weights, share: float) -> IdArray:
     """Positions, ascending, of the fewest largest weights that make up the share. At least one.
 
-    Sorting a whole vocabulary is slow: only those above a threshold are sorted, lowered until they suffice.
+    Sorting a whole vocabulary is slow. The weights are counted into bins by their scores, and only the bin in which
+    the share is reached gets sorted.
     """
-    wanted = share * weights.sum()
-    threshold = FIRST_THRESHOLD
-    candidates = np.flatnonzero(weights >= threshold)
-    while weights[candidates].sum() < wanted and len(candidates) < len(weights):
-        threshold *= NEXT_THRESHOLD
-        candidates = np.flatnonzero(weights >= threshold)
-    order = candidates[np.argsort(-weights[candidates], kind="stable")]
-    needed = int(np.searchsorted(np.cumsum(weights[order]), wanted)) + 1
-    return np.sort(order[:needed])
+    bins = np.minimum(scores * -BINS_PER_UNIT, BINS - 1).astype(np.int64)
+    reached = np.cumsum(np.bincount(bins, weights, BINS))
+    wanted = share * reached[-1]
+    last = int(np.searchsorted(reached, wanted))
+    boundary = np.flatnonzero(bins == last)
+    order = boundary[np.argsort(-weights[boundary], kind="stable")]
+    before = reached[last - 1] if last else 0.0
+    needed = int(np.searchsorted(before + np.cumsum(weights[order]), wanted)) + 1
+    return np.sort(np.concatenate((np.flatnonzero(bins < last), order[:needed])))

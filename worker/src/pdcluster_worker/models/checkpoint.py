@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pdcluster_worker.errors import CheckpointError
 from pdcluster_worker.models.config import ModelConfig
+from pdcluster_worker.models.file_range import FileRange
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -21,13 +22,13 @@ FloatArray = npt.NDArray[np.float32]
 class StoredTensor:
     """`read(start, stop)` gives those rows (of the first axis) as a new float32 array.
 
-    `label` names it in messages: the file, and the tensor's own name there. `raw` is its bytes in the file.
+    `label` names it in messages: the file, and the tensor's own name there. `place` is where its bytes are.
     """
 
     label: str
     shape: tuple[int, ...]
     dtype: str
-    raw: npt.NDArray[np.uint8]
+    place: FileRange
     read: Callable[[int, int], FloatArray]
 
 

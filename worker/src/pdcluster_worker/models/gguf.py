@@ -12,7 +12,6 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-import numpy.typing as npt
 
 from pdcluster_worker.errors import CheckpointError
 from pdcluster_worker.models.checkpoint import FloatArray, StoredTensor
@@ -24,6 +23,7 @@ from pdcluster_worker.models.config import (
     RotaryConfig,
     RotaryScaling,
 )
+from pdcluster_worker.models.file_range import FileRange
 from pdcluster_worker.models.gguf_header import TensorPlace, read_header
 
 ARCHITECTURE = "llama"
@@ -49,12 +49,11 @@ _LAYER_NAME = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 
 
 class GGUFCheckpoint:
-    """Implements `Checkpoint`. Opening maps the file and reads its header."""
+    """Implements `Checkpoint`. Opening reads the header."""
 
     def __init__(self, path: Path) -> None:
         header = read_header(path)
-        data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
-        stored = {name: _stored(f"{path}: tensor {name}", place, data) for name, place in header.tensors.items()}
+        stored = {name: _stored(path, name, place, header.file_bytes) for name, place in header.tensors.items()}
         factors = stored.pop(ROTARY_FACTORS, None)
         self.path = path
         self.tensors: Mapping[str, StoredTensor] = {_name(name): tensor for name, tensor in stored.items()}
@@ -71,36 +70,33 @@ def _name(name: str) -> str:
     return f"{_TOP[stem]}.{kind}" if stem in _TOP else name
 
 
-def _stored(label: str, place: TensorPlace, data: npt.NDArray[np.uint8]) -> StoredTensor:
+def _stored(path: Path, name: str, place: TensorPlace, file_bytes: int) -> StoredTensor:
+    label = f"{path}: tensor {name}"
     try:
         kind = gguf.GGMLQuantizationType(place.type)
         row_bytes = gguf.quant_shape_to_byte_shape((1, *place.shape[-1:]), kind)[-1]
     except ValueError as error:
         raise CheckpointError(f"{label} has a type or shape that cannot be read: {error}") from error
-    stop = place.start + math.prod(place.shape[:-1]) * row_bytes
-    if stop > len(data):
-        raise CheckpointError(f"{label} ends at byte {stop}, but the file has {len(data)}: it is truncated")
-    raw = data[place.start : stop]
-    return StoredTensor(label, place.shape, kind.name, raw, partial(_read_rows, label, raw, place.shape, kind))
+    piece = FileRange(path, place.start, math.prod(place.shape[:-1]) * row_bytes)
+    if piece.start + piece.length > file_bytes:
+        raise CheckpointError(
+            f"{label} ends at byte {piece.start + piece.length}, but the file has {file_bytes}: it is truncated"
+        )
+    return StoredTensor(label, place.shape, kind.name, piece, partial(_read_rows, label, piece, place.shape, kind))
 
 
 def _read_rows(
-    label: str,
-    raw: npt.NDArray[np.uint8],
-    shape: tuple[int, ...],
-    kind: "gguf.GGMLQuantizationType",
-    start: int,
-    stop: int,
+    label: str, place: FileRange, shape: tuple[int, ...], kind: "gguf.GGMLQuantizationType", start: int, stop: int
 ) -> FloatArray:
     """Rows hold whole blocks, so that many can be dequantised as one long row: the library splits short ones up."""
-    row_bytes = raw.size // shape[0]
+    vector = len(shape) == 1
+    row_bytes = place.length // shape[0]
+    raw = place.read(0, place.length) if vector else place.read(start * row_bytes, stop * row_bytes)
     try:
-        if len(shape) == 1:
-            return np.asarray(gguf.quants.dequantize(raw.reshape(1, -1), kind), np.float32)[0, start:stop]
-        flat = gguf.quants.dequantize(raw[start * row_bytes : stop * row_bytes].reshape(1, -1), kind)
+        flat = np.asarray(gguf.quants.dequantize(raw.reshape(1, -1), kind), np.float32)
     except NotImplementedError as error:
         raise CheckpointError(f"{label}: cannot read its type {kind.name}: {error}") from error
-    return np.asarray(flat, np.float32).reshape(stop - start, *shape[1:])
+    return flat[0, start:stop] if vector else flat.reshape(stop - start, *shape[1:])
 
 
 def _config(fields: Fields, tensors: Mapping[str, StoredTensor], factors: StoredTensor | None) -> ModelConfig:

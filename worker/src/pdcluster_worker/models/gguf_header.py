@@ -33,6 +33,7 @@ class TensorPlace:
 class GGUFHeader:
     metadata: dict[str, Any]
     tensors: dict[str, TensorPlace]
+    file_bytes: int
 
 
 class _Cursor:
@@ -104,4 +105,4 @@ def _read(cursor: _Cursor, path: Path) -> GGUFHeader:
     tensors = {name: TensorPlace(place.shape, place.type, base + place.start) for name, place in places}
     if len(tensors) != tensor_count:
         raise CheckpointError(f"{path}: a tensor is named twice")
-    return GGUFHeader(metadata, tensors)
+    return GGUFHeader(metadata, tensors, len(cursor.data))

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 
 import numpy as np
-import numpy.typing as npt
 
 from pdcluster_worker.models.checkpoint import Checkpoint
 
@@ -21,14 +20,14 @@ def model_id(checkpoint: Checkpoint) -> str:
     digest = hashlib.sha256(repr(dataclasses.astuple(checkpoint.config)).encode())
     for name in sorted(checkpoint.tensors):
         tensor = checkpoint.tensors[name]
-        digest.update(f"|{name}|{tensor.dtype}|{tensor.shape}|{len(tensor.raw)}|".encode())
-        for piece in _pieces(tensor.raw):
-            digest.update(piece.tobytes())
+        digest.update(f"|{name}|{tensor.dtype}|{tensor.shape}|{tensor.place.length}|".encode())
+        for start, stop in _pieces(tensor.place.length):
+            digest.update(tensor.place.read(start, stop).tobytes())
     return digest.hexdigest()[:32]
 
 
-def _pieces(raw: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
-    if len(raw) <= WHOLE_TENSOR_BYTES:
-        return [raw]
-    starts = np.linspace(0, len(raw) - SAMPLE_BYTES, SAMPLES).astype(np.int64)
-    return [raw[start : start + SAMPLE_BYTES] for start in starts.tolist()]
+def _pieces(length: int) -> list[tuple[int, int]]:
+    if length <= WHOLE_TENSOR_BYTES:
+        return [(0, length)]
+    starts = np.linspace(0, length - SAMPLE_BYTES, SAMPLES).astype(np.int64).tolist()
+    return [(start, start + SAMPLE_BYTES) for start in starts]

@@ -1,4 +1,4 @@
-"""One safetensors file, mapped into memory: its header checked, its tensors read by rows.
+"""One safetensors file: its header checked, its tensors read by rows.
 
 The safetensors package gives NumPy no bfloat16 and names no tensor in its errors, hence this reader of the
 format (8 bytes of header length, a JSON header, the data).
@@ -6,7 +6,6 @@ format (8 bytes of header length, a JSON header, the data).
 
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from pdcluster_worker.errors import CheckpointError
 from pdcluster_worker.models.checkpoint import FloatArray, StoredTensor
+from pdcluster_worker.models.file_range import FileRange
 
 MAX_HEADER_BYTES = 100 << 20
 
@@ -44,22 +44,17 @@ _DTYPES: dict[str, tuple[int, str, Callable[[npt.NDArray[np.uint8], str], FloatA
 
 def read_tensors(path: Path) -> dict[str, StoredTensor]:
     """Raises CheckpointError for a file that is missing, truncated or malformed, naming file and tensor."""
-    data = _mapped(path)
-    length = int.from_bytes(data[:8].tobytes(), "little")
-    if len(data) < 8 or length > min(MAX_HEADER_BYTES, len(data) - 8):
-        raise CheckpointError(f"{path}: truncated or not a safetensors file: its header does not fit")
-    entries = _header(path, data[8 : 8 + length].tobytes())
-    body = data[8 + length :]
-    return {name: _tensor(path, name, entry, body) for name, entry in entries.items()}
-
-
-def _mapped(path: Path) -> npt.NDArray[np.uint8]:
     try:
-        if path.stat().st_size == 0:
-            raise CheckpointError(f"{path}: the file is empty")
-        return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+                raise CheckpointError(f"{path}: truncated or not a safetensors file: its header does not fit")
+            header = file.read(length)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    body = FileRange(path, 8 + length, size - 8 - length)
+    return {name: _tensor(name, entry, body) for name, entry in _header(path, header).items()}
 
 
 def _header(path: Path, header: bytes) -> dict[str, _Entry]:
@@ -71,30 +66,23 @@ def _header(path: Path, header: bytes) -> dict[str, _Entry]:
         raise CheckpointError(f"{path}: the header is not that of a safetensors file: {error}") from error
 
 
-def _tensor(path: Path, name: str, entry: _Entry, body: npt.NDArray[np.uint8]) -> StoredTensor:
-    label = f"{path}: tensor {name}"
+def _tensor(name: str, entry: _Entry, body: FileRange) -> StoredTensor:
+    label = f"{body.path}: tensor {name}"
     if entry.dtype not in _DTYPES:
         raise CheckpointError(f"{label} has dtype {entry.dtype}; supported: {', '.join(_DTYPES)}")
     width, kind, convert = _DTYPES[entry.dtype]
     start, stop = entry.data_offsets
     if min(entry.shape, default=1) < 0 or start < 0 or stop - start != math.prod(entry.shape) * width:
         raise CheckpointError(f"{label}: offsets {start} to {stop} do not fit shape {list(entry.shape)}")
-    if stop > len(body):
-        raise CheckpointError(f"{label} ends at byte {stop} of the data, which has {len(body)}: the file is truncated")
-    raw = body[start:stop]
-    return StoredTensor(
-        label, entry.shape, entry.dtype, raw, partial(_read_rows, raw, entry.shape, width, kind, convert)
-    )
+    if stop > body.length:
+        raise CheckpointError(
+            f"{label} ends at byte {stop} of the data, which has {body.length}: the file is truncated"
+        )
+    row_bytes = math.prod(entry.shape[1:]) * width
+    place = FileRange(body.path, body.start + start, stop - start)
 
+    def read(first: int, last: int) -> FloatArray:
+        data = place.read(first * row_bytes, last * row_bytes)
+        return convert(data, kind).reshape(last - first, *entry.shape[1:])
 
-def _read_rows(
-    raw: npt.NDArray[np.uint8],
-    shape: tuple[int, ...],
-    width: int,
-    kind: str,
-    convert: Callable[[npt.NDArray[np.uint8], str], FloatArray],
-    start: int,
-    stop: int,
-) -> FloatArray:
-    row_bytes = math.prod(shape[1:]) * width
-    return convert(raw[start * row_bytes : stop * row_bytes], kind).reshape(stop - start, *shape[1:])
+    return StoredTensor(label, entry.shape, entry.dtype, place, read)
