@@ -79,6 +79,10 @@ cluster-tools: install ## the programs of a real control plane, found or built o
 test-cluster: cluster-tools ## tests against a real API server, with pods that KWOK plays or that run as processes here
 	$(RUN) pytest -m cluster tests/cluster tests/e2e
 
+.PHONY: test-kill
+test-kill: cluster-tools ## the operator killed at every mutating call, before and after it (an hour)
+	PDC_KILL=all $(RUN) pytest -m cluster tests/cluster/test_kill.py
+
 .PHONY: bench-cpu
 bench-cpu: install ## CPU speed against the arithmetic bound of the same run
 	@$(RUN) python tests/bench/bench_cpu.py

@@ -47,7 +47,7 @@ def settings() -> kopf.OperatorSettings:
 
 
 class _Failures(logging.Handler):
-    """kopf only logs that a watch has ended for good; what it would have told is then missing."""
+    """kopf only logs that one of its parts has ended for good; what that would have told is then missing."""
 
     def __init__(self, found: asyncio.Future[str]) -> None:
         super().__init__(logging.ERROR)
@@ -55,7 +55,7 @@ class _Failures(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        if message.lower().startswith("watcher") and not self._found.done():
+        if " has failed: " in message and not self._found.done():
             self._found.set_result(message)
 
 
