@@ -43,7 +43,7 @@ class Workers:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._scratches = [Scratch() for _ in range(threads)]
-        blas = ThreadpoolController().select(user_api="blas", prefix="libscipy_openblas")
+        blas = ThreadpoolController().select(internal_api="openblas")
         self._blas = blas.lib_controllers
         self._pool = ThreadPoolExecutor(threads - 1, "cpu-step", _ignore_float_errors) if threads > 1 else None
         self._limit_blas(threads)
