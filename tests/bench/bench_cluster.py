@@ -33,7 +33,7 @@ START_TIMEOUT = 60.0
 
 @contextmanager
 def simulated_workers(*wanted: tuple[str, Profile, Mapping[str, object]]) -> Iterator[list[WorkerProcess]]:
-    """Each of (role, profile, options as `start_worker` has them); all ready. They end with the block."""
+    """Each of (role, profile, options as `start_worker` has them); all ready. Those in the list end with the block."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         workers = [
@@ -42,7 +42,11 @@ def simulated_workers(*wanted: tuple[str, Profile, Mapping[str, object]]) -> Ite
         ]
         for worker in workers:
             worker.wait_for("ready", START_TIMEOUT)
-        yield workers
+        try:
+            yield workers
+        finally:
+            for worker in workers:
+                worker.close()
 
 
 def start_simulated(
