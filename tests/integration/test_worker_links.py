@@ -52,7 +52,7 @@ class DecodeEnd:
         self.engine = FakeEngine()
         self.errors = FakeRecorder()
         self.board = Switchboard()
-        self.links = LinkServer(identity(instance, Role.DECODE), self.engine, self.board.prefills, 10.0)
+        self.links = LinkServer(identity(instance, Role.DECODE), self.engine, self.board.prefills, self.errors, 10.0)
         self.server = make_server()
         self.port = 0
 
@@ -230,6 +230,7 @@ def test_a_silent_decode_worker_is_lost_and_tried_again() -> None:
         async with beating(prefill):
             prefill.know(("d1", decode.port))
             await until(lambda: bool(prefill.engine.of(events.DecodeLost)))
+            assert prefill.errors.lost == [("decode", "silent")]
             async with beating(decode):
                 await until(lambda: len(prefill.engine.of(events.DecodeLinked)) >= 2)
 
@@ -256,6 +257,7 @@ def test_garbage_on_a_link_ends_it_and_is_counted() -> None:
             decode.board.deliver(Outgoing(prefills={PeerId("p1"): effects.ToPrefill(grants=[bad])}))
             await until(lambda: bool(prefill.engine.of(events.DecodeLost)))
             assert prefill.errors.errors == [("decode", "malformed")]
+            assert prefill.errors.lost == [("decode", "protocol")]
 
     asyncio.run(main())
 

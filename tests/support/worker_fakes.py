@@ -81,6 +81,7 @@ class FakeRecorder:
     heard: list[FromExecutor] = field(default_factory=list)
     outs: list[RouterOut] = field(default_factory=list)
     errors: list[tuple[str, str]] = field(default_factory=list)
+    lost: list[tuple[str, str]] = field(default_factory=list)
 
     def observe(self, observations: list[Observation]) -> None:
         self.observations.extend(observations)
@@ -96,6 +97,9 @@ class FakeRecorder:
 
     def protocol_error(self, peer_kind: str, reason: str) -> None:
         self.errors.append((peer_kind, reason))
+
+    def link_lost(self, peer_kind: str, reason: str) -> None:
+        self.lost.append((peer_kind, reason))
 
 
 class FakeEngine:

@@ -27,6 +27,7 @@ class WorkerMetrics:
         self.protocol_errors = self._counter(
             "protocol_errors", "Messages that broke the wire's rules or limits", "peer_kind", "reason"
         )
+        self.links_lost = self._counter("links_lost", "Links to peers that ended", "peer_kind", "reason")
         self.tokens = self._counter("tokens", "Tokens computed by steps", "kind")
         self.tokens.labels("prefill")
         self.tokens.labels("decode")
@@ -79,6 +80,9 @@ class WorkerMetrics:
 
     def protocol_error(self, peer_kind: str, reason: str) -> None:
         self.protocol_errors.labels(peer_kind, reason).inc()
+
+    def link_lost(self, peer_kind: str, reason: str) -> None:
+        self.links_lost.labels(peer_kind, reason).inc()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"pdc_{name}", text, labels, registry=self.registry)

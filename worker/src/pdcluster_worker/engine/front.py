@@ -82,7 +82,7 @@ class Front:
                 identity, engine, self._board.decodes, self._tls, self._metrics, self._config.max_message_bytes
             )
         if role.serves_links:
-            self._link_server = LinkServer(identity, engine, self._board.prefills, lease_ttl)
+            self._link_server = LinkServer(identity, engine, self._board.prefills, self._metrics, lease_ttl)
         await self._server.open(self._inference.serve, self._link_server.serve if self._link_server else None)
 
     def _peers_changed(self, stream: StreamId, peers: tuple[PeerRecord, ...] | None) -> None:

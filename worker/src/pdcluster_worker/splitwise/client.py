@@ -21,7 +21,7 @@ from pdcluster_worker.splitwise.channel import SPLITWISE_LINK, open_channel
 from pdcluster_worker.splitwise.engine_port import EnginePort
 from pdcluster_worker.splitwise.handshake_codec import decode_welcome, encode_hello
 from pdcluster_worker.splitwise.identity import WorkerIdentity
-from pdcluster_worker.splitwise.incoming import MISMATCHES, ProtocolErrorCounter, read_message
+from pdcluster_worker.splitwise.incoming import MISMATCHES, LinkCounter, read_message, why_lost
 from pdcluster_worker.splitwise.inference_messages import PeerRecord
 from pdcluster_worker.splitwise.link_codec import encode_to_decode, read_from_decode
 from pdcluster_worker.splitwise.link_messages import LinkHello, LinkWelcome
@@ -54,14 +54,14 @@ class DecodeLinks:
         engine: EnginePort,
         sinks: DecodeSinks,
         tls: TLSIdentity | None,
-        errors: ProtocolErrorCounter,
+        counter: LinkCounter,
         max_message_bytes: int,
     ) -> None:
         self._identity = identity
         self._engine = engine
         self._sinks = sinks
         self._tls = tls
-        self._errors = errors
+        self._counter = counter
         self._max_message_bytes = max_message_bytes
         self._directory = PeerDirectory(identity.revision, identity.layout_hash)
         self._links: dict[str, DecodeLink] = {}
@@ -98,7 +98,7 @@ class DecodeLinks:
         def channel() -> grpc.aio.Channel:
             return open_channel(address, "decode", self._tls, self._max_message_bytes)
 
-        return DecodeLink(address, channel, self._identity, self._engine, self._sinks, self._errors)
+        return DecodeLink(address, channel, self._identity, self._engine, self._sinks, self._counter)
 
 
 class DecodeLink:
@@ -111,14 +111,14 @@ class DecodeLink:
         identity: WorkerIdentity,
         engine: EnginePort,
         sinks: DecodeSinks,
-        errors: ProtocolErrorCounter,
+        counter: LinkCounter,
     ) -> None:
         self._address = address
         self._channel = channel
         self._identity = identity
         self._engine = engine
         self._sinks = sinks
-        self._errors = errors
+        self._counter = counter
         self._expected = PeerId("")
         self._known: PeerId | None = None
         """The process whose memory the executor can write into."""
@@ -159,7 +159,7 @@ class DecodeLink:
             async with self._channel() as channel:
                 await self._connect(channel)
         except ProtocolError as error:
-            self._errors.protocol_error("decode", error.kind)
+            self._counter.protocol_error("decode", error.kind)
             if error.kind in MISMATCHES:
                 self._pause = MISMATCH_PAUSE
             log.warning("link_failed", address=self._address, kind=error.kind, reason=str(error))
@@ -225,12 +225,17 @@ class DecodeLink:
         )
         log.info("decode_linked", peer=peer, address=self._address)
         self._pause = FIRST_PAUSE
+        lost: BaseException | None = None
         try:
             await outbound.run(call.write, self._read(peer, call))
+        except BaseException as error:
+            lost = error
+            raise
         finally:
             del self._sinks[peer]
             self._engine.post(DecodeLost(peer=peer))
-            log.info("decode_unlinked", peer=peer, address=self._address)
+            self._counter.link_lost("decode", why_lost(lost))
+            log.info("decode_unlinked", peer=peer, address=self._address, reason=why_lost(lost))
 
     async def _read(self, peer: PeerId, call: Call) -> None:
         while True:

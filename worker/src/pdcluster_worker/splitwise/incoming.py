@@ -32,6 +32,23 @@ class ProtocolErrorCounter(Protocol):
     def protocol_error(self, peer_kind: str, reason: str) -> None: ...
 
 
+class LinkCounter(ProtocolErrorCounter, Protocol):
+    def link_lost(self, peer_kind: str, reason: str) -> None:
+        """`reason` as of `why_lost`."""
+        ...
+
+
+def why_lost(error: BaseException | None) -> str:
+    """closed: the peer ended the link in good order; silent, slow, protocol, or broken: the connection failed."""
+    if error is None:
+        return "closed"
+    if isinstance(error, TimeoutError):
+        return "silent"
+    if isinstance(error, SlowPeerError):
+        return "slow"
+    return "protocol" if isinstance(error, ProtocolError) else "broken"
+
+
 async def read_message(read: Callable[[], Awaitable[Any]]) -> bytes | None:
     """The next message; None at the end of the stream."""
     message = await read()

@@ -14,7 +14,7 @@ from pdcluster_worker.errors import ProtocolError
 from pdcluster_worker.splitwise.engine_port import EnginePort
 from pdcluster_worker.splitwise.handshake_codec import decode_hello, encode_welcome
 from pdcluster_worker.splitwise.identity import WorkerIdentity
-from pdcluster_worker.splitwise.incoming import ServerContext, read_hello, read_message
+from pdcluster_worker.splitwise.incoming import LinkCounter, ServerContext, read_hello, read_message, why_lost
 from pdcluster_worker.splitwise.link_codec import encode_to_prefill, read_from_prefill
 from pdcluster_worker.splitwise.link_messages import LinkHello, LinkWelcome
 from pdcluster_worker.splitwise.outbound import Outbound
@@ -39,10 +39,18 @@ class _Link:
 class LinkServer:
     """At most one link per prefill process: a second one takes the place of the first."""
 
-    def __init__(self, identity: WorkerIdentity, engine: EnginePort, sinks: PrefillSinks, lease_ttl: float) -> None:
+    def __init__(
+        self,
+        identity: WorkerIdentity,
+        engine: EnginePort,
+        sinks: PrefillSinks,
+        counter: LinkCounter,
+        lease_ttl: float,
+    ) -> None:
         self._identity = identity
         self._engine = engine
         self._sinks = sinks
+        self._counter = counter
         self._lease_ttl = lease_ttl
         self._links: dict[PeerId, _Link] = {}
         self._instances: dict[str, PeerId] = {}
@@ -61,10 +69,16 @@ class LinkServer:
             PrefillHeartbeat(peer=link.peer, heartbeat=hello.heartbeat),
         )
         log.info("prefill_linked", peer=link.peer)
+        lost: BaseException | None = None
         try:
             await link.outbound.run(context.write, self._read(link, context))
+        except TimeoutError as error:
+            lost = error
+        except BaseException as error:
+            lost = error
+            raise
         finally:
-            self._ended(link)
+            self._ended(link, why_lost(lost))
 
     def finish(self) -> None:
         """End every link once what waits on it is written."""
@@ -73,12 +87,8 @@ class LinkServer:
 
     async def _read(self, link: _Link, context: ServerContext) -> None:
         while True:
-            try:
-                async with asyncio.timeout(SILENCE_TIMEOUT):
-                    data = await read_message(context.read)
-            except TimeoutError:
-                log.warning("prefill_silent", peer=link.peer, seconds=SILENCE_TIMEOUT)
-                return
+            async with asyncio.timeout(SILENCE_TIMEOUT):
+                data = await read_message(context.read)
             if data is None:
                 return
             self._engine.post(*read_from_prefill(data, link.peer, time.monotonic()))
@@ -109,22 +119,23 @@ class LinkServer:
         """The link of the same process ends; a process that had the same pod's name is dead."""
         before = self._links.get(link.peer)
         if before is not None:
-            self._ended(before)
+            self._ended(before, "replaced")
         last = self._instances.get(link.name) if link.name else None
         if last is not None and last != link.peer:
             if last in self._links:
-                self._ended(self._links[last])
+                self._ended(self._links[last], "replaced")
             self._engine.post(PrefillDied(peer=last))
             log.info("prefill_replaced", peer=last, by=link.peer)
         if link.name:
             self._instances[link.name] = link.peer
         self._links[link.peer] = link
 
-    def _ended(self, link: _Link) -> None:
-        """Once per link, however it ends."""
+    def _ended(self, link: _Link, reason: str) -> None:
+        """However it ends; the first call counts."""
         link.outbound.finish()
         if self._links.get(link.peer) is link:
             del self._links[link.peer]
             self._sinks.pop(link.peer, None)
             self._engine.post(PrefillLost(peer=link.peer))
-            log.info("prefill_unlinked", peer=link.peer)
+            self._counter.link_lost("prefill", reason)
+            log.info("prefill_unlinked", peer=link.peer, reason=reason)
