@@ -35,7 +35,7 @@ def worker(
     tls_cert: flags.TLSCert = None,
     tls_key: flags.TLSKey = None,
     tls_ca: flags.TLSCa = None,
-    trace_endpoint: flags.TraceEndpoint = "",
+    trace_endpoint: Annotated[str, typer.Option(help="the router makes the spans, from what workers measure")] = "",
     max_message_bytes: flags.MaxMessageBytes = 8 << 20,
     prepare_threads: Annotated[int, typer.Option(min=1, max=256, envvar="PDC_PREPARE_THREADS")] = 5,
     block_size: Annotated[int, Positive] = 64,
