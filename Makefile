@@ -79,6 +79,10 @@ cluster-tools: install ## the programs of a real control plane, found or built o
 test-cluster: cluster-tools ## tests against a real API server, with pods that KWOK plays or that run as processes here
 	$(RUN) pytest -m cluster tests/cluster tests/e2e
 
+.PHONY: test-storm
+test-storm: install ## 300 requests through a minute of deaths, pauses and broken links
+	$(RUN) pytest -m storm tests/integration
+
 .PHONY: test-kill
 test-kill: cluster-tools ## the operator killed at every mutating call, before and after it (an hour)
 	PDC_KILL=all $(RUN) pytest -m cluster tests/cluster/test_kill.py

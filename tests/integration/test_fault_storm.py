@@ -29,7 +29,7 @@ PROFILE = {
     "verification": "full",
 }
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(400)]
 
 
 def free_port() -> int:
