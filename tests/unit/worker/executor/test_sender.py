@@ -26,6 +26,7 @@ from pdcluster_worker.executor.sender import LIFETIME_GUARD_SECONDS, TransferDes
 from pdcluster_worker.ipc.messages import PeerInfo, TransferReport
 from pdcluster_worker.kv.inproc import Fabric, InProcessTransport
 from pdcluster_worker.kv.layout import KVLayout
+from pdcluster_worker.kv.transport import WriteHandle, Writes, WriteState
 
 LAYOUT = KVLayout("m", "float32", layers=2, num_blocks=8, kv_heads=1, block_size=4, head_dim=4)
 
@@ -138,6 +139,70 @@ def test_an_ended_transfer_posts_nothing_more(bench: Bench, command: Command, re
     assert reason in bench.reports[0].reason
     assert not bench.peers["p"].blocks()[:, :, 0].any()
     assert len(bench.reports) == 1
+
+
+class Held:
+    """Stands in the way of a transport's `poll`: nothing is final before `let_go`, with the state given there."""
+
+    def __init__(self, transport: InProcessTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.posts = 0
+        self._state: WriteState | None = WriteState.PENDING
+        poll, post = transport.poll, transport.post
+
+        def counted(peer: str, writes: Writes) -> WriteHandle:
+            self.posts += 1
+            return post(peer, writes)
+
+        def held(handle: WriteHandle) -> WriteState:
+            if self._state is WriteState.PENDING:
+                return WriteState.PENDING
+            done = poll(handle)
+            return self._state or done
+
+        monkeypatch.setattr(transport, "post", counted)
+        monkeypatch.setattr(transport, "poll", held)
+
+    def let_go(self, state: WriteState | None = None) -> None:
+        self._state = state
+
+
+def two_at_once(bench: Bench) -> None:
+    """Two requests of one step, into different blocks of one peer."""
+    second = TransferSpec(2, 1, "p", 0, (2, 3), (4, 5), 8, 0, 0.0)
+    bench.turn(Register(spec(), 10.0), Activate(1, 0), Register(second, 10.0), Activate(2, 0))
+    bench.turn(LayerWritten(0, {0: 8, 1: 8}), LayerWritten(1, {0: 8, 1: 8}))
+
+
+def test_transfers_of_one_step_share_a_post(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(bench.transport, monkeypatch)
+    two_at_once(bench)
+    assert held.posts == 1
+    held.let_go()
+    bench.turn()
+    assert [(report.ok, report.bytes) for report in bench.reports] == [(True, 8 * LAYOUT.block_bytes)] * 2
+    there = bench.peers["p"].blocks()
+    assert (there[:, :, [0, 1, 4, 5]] == 7).all()
+    assert not there[:, :, [2, 3, 6, 7]].any()
+
+
+def test_a_failed_post_fails_all_that_shared_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(bench.transport, monkeypatch)
+    two_at_once(bench)
+    held.let_go(WriteState.FAILED)
+    bench.turn()
+    assert [report.reason for report in bench.reports] == ["a write failed"] * 2
+
+
+def test_a_cancelled_transfer_stays_until_the_post_that_it_shares_is_final(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(bench.transport, monkeypatch)
+    two_at_once(bench)
+    bench.turn(Cancel(1))
+    assert bench.reports == []
+    held.let_go()
+    bench.turn()
+    assert {report.transfer_id: report.ok for report in bench.reports} == {1: False, 2: True}
 
 
 def test_a_slot_may_be_dropped_once_its_prompt_is_computed(bench: Bench) -> None:

@@ -12,7 +12,8 @@ It becomes final when the peer answers, when the transport finds the peer dead, 
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import structlog
 
@@ -33,7 +34,7 @@ from pdcluster_worker.executor.transfers import Span, Transfer, TransferState, f
 from pdcluster_worker.ipc.messages import FromExecutor, PeerInfo, TransferReport
 from pdcluster_worker.kv.coalesce import Side, coalesce, layer_writes
 from pdcluster_worker.kv.layout import KVLayout
-from pdcluster_worker.kv.transport import KVTransport, WriteState
+from pdcluster_worker.kv.transport import KVTransport, WriteHandle, WriteState
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +46,18 @@ LIFETIME_GUARD_SECONDS = 0.1
 MAX_POST_BYTES = 8 << 20
 """Of one post: the lifetime is checked between posts, and over shared memory a post copies before it returns."""
 CLOSE_TIMEOUT = 2.0
+
+
+class Part(NamedTuple):
+    """Some blocks of one transfer, in some layers, and their bytes."""
+
+    transfer: Transfer
+    span: Span
+    size: int
+
+    def blocks(self, blocks: Sequence[int]) -> Sequence[int]:
+        """Those of the span."""
+        return blocks[self.span.begin : self.span.end]
 
 
 class TransferSender:
@@ -111,6 +124,10 @@ class TransferDesk:
         self._clock = clock
         self._peers: dict[str, Side] = {}
         self._transfers: dict[int, Transfer] = {}
+        self._advanced: dict[int, Transfer] = {}
+        """Those that may have something to post since the last time."""
+        self._posted: dict[WriteHandle, list[Transfer]] = {}
+        """Pending handles, and whose blocks each of them writes."""
         self._pause = FIRST_POLL_SECONDS
         self._reports: list[TransferReport] = []
         self._added: list[str] = []
@@ -124,7 +141,7 @@ class TransferDesk:
 
     def next_wait(self) -> float | None:
         """How long to sleep without a command."""
-        if any(transfer.handles for transfer in self._transfers.values()):
+        if self._posted:
             return self._pause
         deadlines = [transfer.deadline - LIFETIME_GUARD_SECONDS for transfer in self._transfers.values()]
         return max(0.0, min(deadlines) - self._clock()) if deadlines else None
@@ -139,11 +156,12 @@ class TransferDesk:
                 self._register(Transfer.begin(spec, deadline, self._layout.block_size, self._layout.layers))
             case Activate(transfer_id, computed):
                 if transfer_id in self._transfers:
-                    self._transfers[transfer_id].activate(computed)
+                    self._activate(self._transfers[transfer_id], computed)
             case LayerWritten(layer, ends):
                 for transfer in self._active():
                     if transfer.spec.slot in ends:
                         transfer.layer_written(layer, ends[transfer.spec.slot])
+                        self._advanced[transfer.spec.transfer_id] = transfer
             case DropSlots(slots):
                 for transfer in self._active():
                     if transfer.spec.slot in slots and not transfer.complete():
@@ -157,28 +175,35 @@ class TransferDesk:
                     transfer.fail("the executor ends")
 
     def post_due(self) -> None:
-        """Posts what is ready, checking the lifetime before each post."""
+        """Posts what has become ready, in few posts: blocks of several transfers to one peer may share one."""
+        now = self._clock()
         for transfer in self._transfers.values():
-            if self._clock() >= transfer.deadline - LIFETIME_GUARD_SECONDS:
+            if now >= transfer.deadline - LIFETIME_GUARD_SECONDS:
                 transfer.fail("its lifetime is over")
-            for span in transfer.due():
-                for part in self._split(span):
-                    self._post(transfer, part)
+        groups: dict[tuple[str, tuple[int, ...]], list[Part]] = {}
+        for transfer in self._advanced.values():
+            for part in self._parts(transfer):
+                groups.setdefault((transfer.spec.peer, part.span.layers), []).append(part)
+        self._advanced.clear()
+        for group in groups.values():
+            for parts in bounded_posts(group):
+                self._post(parts)
 
     def poll(self) -> None:
         """Asks for the state of each pending handle, and ends the transfers that are over."""
         moved = False
-        for transfer in list(self._transfers.values()):
-            for handle in list(transfer.handles):
-                state = self._transport.poll(handle)
-                if state is WriteState.PENDING:
-                    continue
-                moved = True
-                self._transport.release(handle)
+        for handle in list(self._posted):
+            state = self._transport.poll(handle)
+            if state is WriteState.PENDING:
+                continue
+            moved = True
+            self._transport.release(handle)
+            for transfer in self._posted.pop(handle):
                 if state is WriteState.DONE:
                     transfer.handle_done(handle)
                 else:
                     transfer.handle_failed(handle)
+        for transfer in list(self._transfers.values()):
             report = transfer.finish(self._clock())
             if report is not None:
                 self._reports.append(report)
@@ -235,33 +260,63 @@ class TransferDesk:
         if fault:
             transfer.fail(fault)
         elif spec.slot < 0:
-            transfer.activate(spec.computed_tokens)
+            self._activate(transfer, spec.computed_tokens)
 
-    def _split(self, span: Span) -> list[Span]:
-        """Parts of at most MAX_POST_BYTES, or one layer's worth."""
-        per_layer = 2 * (span.end - span.begin) * self._layout.block_bytes
-        layers = max(1, MAX_POST_BYTES // per_layer)
-        return [
-            Span(span.layers[first : first + layers], span.begin, span.end)
-            for first in range(0, len(span.layers), layers)
-        ]
+    def _activate(self, transfer: Transfer, computed: int) -> None:
+        transfer.activate(computed)
+        self._advanced[transfer.spec.transfer_id] = transfer
 
-    def _post(self, transfer: Transfer, span: Span) -> None:
+    def _parts(self, transfer: Transfer) -> list[Part]:
+        """What is due, in parts of at most MAX_POST_BYTES or one layer's worth."""
+        parts = []
+        for span in transfer.due():
+            per_layer = 2 * (span.end - span.begin) * self._layout.block_bytes
+            step = max(1, MAX_POST_BYTES // per_layer)
+            for first in range(0, len(span.layers), step):
+                layers = span.layers[first : first + step]
+                parts.append(Part(transfer, Span(layers, span.begin, span.end), per_layer * len(layers)))
+        return parts
+
+    def _post(self, parts: list[Part]) -> None:
+        """One post. The parts are of the same layers and go to the same peer."""
         now = self._clock()
+        parts = [part for part in parts if self._may_post(part.transfer, now)]
+        if not parts:
+            return
+        peer, layers = parts[0].transfer.spec.peer, parts[0].span.layers
+        runs = coalesce(
+            [block for part in parts for block in part.blocks(part.transfer.spec.local_blocks)],
+            [block for part in parts for block in part.blocks(part.transfer.spec.remote_blocks)],
+        )
+        writes = layer_writes(runs, layers, self._layout.block_bytes, self._own, self._peers[peer])
+        try:
+            handle = self._transport.post(peer, writes)
+        except TransportError as error:
+            for part in parts:
+                part.transfer.fail(str(error))
+            return
+        for part in parts:
+            part.transfer.mark_posted(part.span, handle, part.size, now)
+        self._posted[handle] = [part.transfer for part in parts]
+        self._pause = FIRST_POLL_SECONDS
+
+    def _may_post(self, transfer: Transfer, now: float) -> bool:
         if now >= transfer.deadline - LIFETIME_GUARD_SECONDS:
             transfer.fail("its lifetime is over")
-        if transfer.state is not TransferState.SENDING:
-            return
-        spec = transfer.spec
-        runs = coalesce(spec.local_blocks[span.begin : span.end], spec.remote_blocks[span.begin : span.end])
-        writes = layer_writes(runs, span.layers, self._layout.block_bytes, self._own, self._peers[spec.peer])
-        try:
-            handle = self._transport.post(spec.peer, writes)
-        except TransportError as error:
-            transfer.fail(str(error))
-            return
-        transfer.mark_posted(span, handle, writes.total_bytes, now)
-        self._pause = FIRST_POLL_SECONDS
+        return transfer.state is TransferState.SENDING
+
+
+def bounded_posts(group: list[Part]) -> list[list[Part]]:
+    """In order, each of at most MAX_POST_BYTES or one part."""
+    posts: list[list[Part]] = [[]]
+    size = 0
+    for part in group:
+        if posts[-1] and size + part.size > MAX_POST_BYTES:
+            posts.append([])
+            size = 0
+        posts[-1].append(part)
+        size += part.size
+    return posts
 
 
 def find_mismatch(metadata: RankMetadata, layout: KVLayout) -> str:
