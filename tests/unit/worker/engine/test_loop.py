@@ -104,6 +104,17 @@ def test_gauges_follow_at_most_ten_times_a_second(bench: Bench) -> None:
     assert len(bench.recorder.snapshots) == 2, "the last change is told, though nothing new happens"
 
 
+def test_gauges_follow_what_time_alone_changes(bench: Bench) -> None:
+    bench.submit()
+    bench.turn(prepared(make_request(1)))
+    bench.now += 1.0
+    bench.turn()
+    assert bench.recorder.snapshots[-1].requests_running == 1
+    bench.now = make_request(1).deadline + 1.0
+    bench.turn()
+    assert bench.recorder.snapshots[-1].requests_running == 0
+
+
 def test_the_executors_death_fails_requests_in_the_last_turn(bench: Bench) -> None:
     bench.submit()
     bench.turn(prepared(make_request(1)))

@@ -98,8 +98,10 @@ class EngineLoop:
         now = self._clock()
         for item in items:
             self._accept(item, now)
+        deadline = self._core.next_deadline()
+        self._changed = self._changed or bool(items) or (deadline is not None and deadline <= now)
         outbox = self._core.take(now)
-        self._changed = self._changed or bool(items) or outbox.drained != self._drained
+        self._changed = self._changed or outbox.drained != self._drained
         self._drained = outbox.drained
         self._act(outbox, now)
 
