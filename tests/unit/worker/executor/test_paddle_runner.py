@@ -183,3 +183,17 @@ def test_refusals_at_start(tmp_path: Path) -> None:
         PaddleRunner(executor_config(path, world_size=2), lambda fraction: None)
     with pytest.raises(ConfigError, match="--dtype float64"):
         PaddleRunner(executor_config(path, gpu_count=1, dtype="float64"), lambda fraction: None)
+
+
+def test_two_threads_give_the_tokens_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_checkpoint(tmp_path, tiny_config(hidden_size=64, intermediate_size=2048))
+    generator = np.random.default_rng(0)
+    prompts = [generator.integers(0, 96, int(length)).tolist() for length in generator.integers(1, 90, 9)]
+    outputs = []
+    for threads in ("1", "2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        driver = Driver(paddle_runner(path, block_size=8, kv_blocks=200))
+        sequences = [driver.sequence(prompt, 8) for prompt in prompts]
+        driver.generate(sequences, 8)
+        outputs.append([sequence.output for sequence in sequences])
+    assert outputs[0] == outputs[1]
