@@ -1,8 +1,10 @@
 """Flags that worker and router share, and how their values are read."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
+import msgspec
 import typer
 
 from pdcluster_worker.config import TLSFiles
@@ -18,6 +20,14 @@ TLSKey = Annotated[Path | None, typer.Option(help="PEM key")]
 TLSCa = Annotated[Path | None, typer.Option(help="PEM certificates of those who sign peers")]
 TraceEndpoint = Annotated[str, typer.Option(help="OTLP/gRPC endpoint for traces")]
 MaxMessageBytes = Annotated[int, typer.Option(min=1 << 20, help="largest gRPC message accepted")]
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def settings(kind: type[S], given: Mapping[str, object]) -> S:
+    """Flags are named as the fields that they set; fields without a flag keep their defaults."""
+    return kind(**{name: given[name] for name in kind.__struct_fields__ if name in given})
 
 
 def tls_files(cert: Path | None, key: Path | None, ca: Path | None) -> TLSFiles | None:
@@ -40,7 +50,6 @@ def cores(text: str) -> tuple[int, ...]:
     return numbers
 
 
-def existing(path: Path, flag: str) -> Path:
+def existing(path: Path, flag: str) -> None:
     if not path.exists():
         raise ConfigError(f"{flag}: {path} does not exist")
-    return path

@@ -39,28 +39,13 @@ def router(
     max_message_bytes: flags.MaxMessageBytes = 8 << 20,
 ) -> int:
     """Serve the OpenAI API from workers."""
-    config = RouterConfig(
-        model_path=flags.existing(model_path, "--model-path"),
-        model_name=model_name,
-        name=name,
-        host=host,
-        port=port,
-        metrics_port=metrics_port,
-        revision=revision,
-        workers=tuple(static_worker(text) for text in worker or ()),
-        cluster=cluster,
-        api_key_file=flags.existing(api_key_file, "--api-key-file") if api_key_file is not None else None,
-        max_queue=max_queue,
-        queue_timeout=queue_timeout,
-        request_timeout=request_timeout,
-        min_disagg_tokens=min_disagg_tokens,
-        max_body_bytes=max_body_bytes,
-        policy=policy,
-        tls=flags.tls_files(tls_cert, tls_key, tls_ca),
-        trace_endpoint=trace_endpoint,
-        drain_timeout=drain_timeout,
-        max_message_bytes=max_message_bytes,
-    )
+    given = dict(locals())
+    flags.existing(model_path, "--model-path")
+    if api_key_file is not None:
+        flags.existing(api_key_file, "--api-key-file")
+    given["workers"] = tuple(static_worker(text) for text in worker or ())
+    given["tls"] = flags.tls_files(tls_cert, tls_key, tls_ca)
+    config = flags.settings(RouterConfig, given)
     from pdcluster_worker.router.main import run_router
 
     return run_router(config)

@@ -50,42 +50,16 @@ def worker(
     memory_utilization: Annotated[float, typer.Option(min=0.05, max=1.0)] = 0.9,
 ) -> int:
     """Serve one role of a PDCluster."""
+    given = dict(locals())
     if advertise and not ADDRESS.match(advertise):
         raise ConfigError(f"--advertise: {advertise!r} is not HOST:PORT")
-    engine = EngineConfig(
-        prepare_threads=prepare_threads,
-        block_size=block_size,
-        kv_blocks=kv_blocks,
-        max_model_length=max_model_length,
-        max_batch_tokens=max_batch_tokens,
-        max_running_requests=max_running_requests,
-        prefix_caching=prefix_caching,
-        dtype=dtype,
-        runner=runner,
-        profile=flags.existing(profile, "--profile") if profile is not None else None,
-        memory_utilization=memory_utilization,
-    )
-    config = WorkerConfig(
-        name=name,
-        role=role,
-        model_path=flags.existing(model_path, "--model-path"),
-        model_name=model_name,
-        engine=engine,
-        host=host,
-        grpc_port=grpc_port,
-        metrics_port=metrics_port,
-        advertise=advertise,
-        revision=revision,
-        kv_protocol=kv_protocol,
-        gpu_count=gpu_count,
-        threads=threads,
-        cpu_affinity=flags.cores(cpu_affinity),
-        tls=flags.tls_files(tls_cert, tls_key, tls_ca),
-        cluster=cluster,
-        drain_timeout=drain_timeout,
-        max_message_bytes=max_message_bytes,
-        trace_endpoint=trace_endpoint,
-    )
+    flags.existing(model_path, "--model-path")
+    if profile is not None:
+        flags.existing(profile, "--profile")
+    given["engine"] = flags.settings(EngineConfig, given)
+    given["cpu_affinity"] = flags.cores(cpu_affinity)
+    given["tls"] = flags.tls_files(tls_cert, tls_key, tls_ca)
+    config = flags.settings(WorkerConfig, given)
     from pdcluster_worker.engine.process import run_worker
 
     return run_worker(config)

@@ -48,8 +48,7 @@ class StartInterruptedError(WorkerError):
 def run_worker(config: WorkerConfig) -> int:
     """The whole life of the process; returns its exit status. Call it on the main thread."""
     wake = Wake()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: wake.put(Word.SIGNAL))
+    wake.listen(signal.SIGTERM, signal.SIGINT)
     instance_id = f"{config.name}.{uuid.uuid4().hex}"
     log.info("starting", name=config.name, role=config.role, instance_id=instance_id)
     try:
