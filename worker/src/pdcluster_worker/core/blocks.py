@@ -106,7 +106,7 @@ class BlockPool:
             self._leased -= len(blocks)
         elif holder is Holder.QUARANTINED:
             self._quarantined -= len(blocks)
-        references, index, idle, free = self._references, self.index, self.index.idle, self._free
+        references, indexed, idle, free = self._references, self.index.hash_of, self.index.idle, self._free
         # The end of a prefix goes first, so that eviction takes tails before the heads that lead to them.
         for block in reversed(blocks):
             remaining = references[block] - 1
@@ -115,7 +115,7 @@ class BlockPool:
                 continue
             if remaining < 0:
                 raise StateError(f"block {block} was released twice")
-            if block in index:
+            if block in indexed:
                 idle[block] = None
             else:
                 free.append(block)
