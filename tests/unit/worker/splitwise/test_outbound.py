@@ -86,6 +86,27 @@ def test_a_failed_write_ends_it() -> None:
     asyncio.run(main())
 
 
+def test_a_write_that_fails_because_the_reader_gave_up_is_not_the_reason() -> None:
+    async def main() -> None:
+        outbound, over = Outbound(), asyncio.Event()
+        outbound.push([b"1"])
+
+        async def write(_message: bytes) -> None:
+            await over.wait()
+            raise ConnectionError("given up")
+
+        async def read() -> None:
+            await asyncio.sleep(0)
+            over.set()
+            await asyncio.sleep(0)
+            raise TimeoutError("silent")
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(outbound.run(write, read()), 5)
+
+    asyncio.run(main())
+
+
 def test_cancelling_leaves_no_task() -> None:
     async def main() -> None:
         sink, outbound = Sink(), Outbound()

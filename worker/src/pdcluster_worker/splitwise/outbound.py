@@ -64,8 +64,9 @@ class Outbound:
             await asyncio.wait({pump}, timeout=LAST_WRITE_TIMEOUT)
             pump.cancel()
             await asyncio.gather(pump, *tasks, return_exceptions=True)
-        for task in done:
-            task.result()
+        for task in (*tasks, pump):  # a call that has been given up fails its next write: that is not why it ended
+            if task in done:
+                task.result()
 
     async def _pump(self, write: Callable[[bytes], Awaitable[Any]]) -> None:
         while True:
