@@ -25,8 +25,8 @@ TILE_ROWS = 512
 CHUNK_QUERIES = 512
 """Queries of one task: what is left to share among threads when a step is one long prompt."""
 SCORE_ELEMENTS = 1 << 18
-GROUP_ELEMENTS = 1 << 19
-"""Of K, over the entries of one group of decodes."""
+GROUP_ELEMENTS = 1 << 20
+"""Of K, over the entries of one group of decodes: larger ones leave the cache before they are used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,11 @@ class PagedAttention:
 
     def _groups(self, decodes: dict[int, list[tuple[int, int, IntpArray]]]) -> list[DecodeGroup]:
         groups: list[DecodeGroup] = []
+        threads = self._workers.threads
         for blocks, entries in sorted(decodes.items(), reverse=True):
-            size = max(1, GROUP_ELEMENTS // (blocks * self._block_size * self._kv_heads * self._head_dim))
+            elements = len(entries) * blocks * self._block_size * self._kv_heads * self._head_dim
+            shares = -(-elements // (GROUP_ELEMENTS * threads)) * threads
+            size = -(-len(entries) // shares)
             for first in range(0, len(entries), size):
                 rows, lengths, tables = zip(*entries[first : first + size], strict=True)
                 groups.append(DecodeGroup(np.array(rows, np.intp), list(lengths), np.stack(tables)))

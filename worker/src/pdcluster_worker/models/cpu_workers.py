@@ -14,6 +14,8 @@ FloatArray = npt.NDArray[np.float32]
 
 TILE_ELEMENTS = 1 << 16
 """Of float32: a tile and its temporaries stay in a core's second-level cache."""
+TILES_WORTH_A_THREAD = 4
+"""Waking a thread costs as much as a few tiles."""
 
 
 class Scratch:
@@ -67,14 +69,16 @@ class Workers:
     def rows(self, total: int, width: int, task: RowTask) -> None:
         """`task(start, stop, scratch)` over row tiles of arrays `width` elements wide."""
         step = max(1, TILE_ELEMENTS // width)
-        if total <= step:
-            task(0, total, self._scratches[0])
+        starts = range(0, total, step)
+        if len(starts) <= TILES_WORTH_A_THREAD:
+            for start in starts:
+                task(start, min(start + step, total), self._scratches[0])
             return
 
         def tile(start: int) -> Task:
             return lambda scratch: task(start, min(start + step, total), scratch)
 
-        self.run([tile(start) for start in range(0, total, step)])
+        self.run([tile(start) for start in starts])
 
     def close(self) -> None:
         if self._pool is not None:
