@@ -2,16 +2,17 @@
 last snapshot, read when somebody scrapes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pdcluster_worker.core.config import Snapshot
 from pdcluster_worker.core.effects import Observation, RouterOut
 from pdcluster_worker.core.wire import Stages
+from pdcluster_worker.histogram import FastHistogram
 from pdcluster_worker.ipc.messages import FromExecutor
 
 log = structlog.get_logger(__name__)
@@ -20,7 +21,7 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 
 class WorkerMetrics:
-    """One per process, with a registry of its own. Any thread may write."""
+    """One per process, with a registry of its own. The engine thread observes; counters are for every thread."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -32,29 +33,27 @@ class WorkerMetrics:
         self.tokens.labels("prefill")
         self.tokens.labels("decode")
         self.prepare_threads = Gauge("pdc_prepare_threads", "Threads of the prepare pool", registry=self.registry)
-        self._histograms: dict[str, Histogram] = {
+        self._histograms: dict[str, FastHistogram] = {
             name: self._histogram(metric, text, *labels) for name, metric, text, labels in HISTOGRAMS
         }
         self._counters: dict[str, Counter] = {
             name: self._counter(name.removesuffix("_total"), text, *labels) for name, text, labels in COUNTERS
         }
-        self._unknown: set[str] = set()
+        self._time_to_first_token = self._histograms["time_to_first_token"].labels()
+        self._inter_token = self._histograms["inter_token"].labels()
+        self._end_to_end = self._histograms["e2e"].labels()
+        self._writers: dict[tuple[str, tuple[str, ...]], Callable[[float], None]] = {}
+        """What takes a sample of this name and these label values."""
         self._gauges = SnapshotCollector()
         self.registry.register(self._gauges)
 
     def observe(self, observations: Iterable[Observation]) -> None:
         """What the core measured, by name without the prefix."""
         for observation in observations:
-            name, labels = observation.name, observation.labels
-            if name in self._histograms:
-                histogram = self._histograms[name]
-                (histogram.labels(*labels) if labels else histogram).observe(observation.value)
-            elif name in self._counters:
-                counter = self._counters[name]
-                (counter.labels(*labels) if labels else counter).inc(observation.value)
-            elif name not in self._unknown:
-                self._unknown.add(name)
-                log.warning("unknown_metric", metric=name)
+            write = self._writers.get((observation.name, observation.labels))
+            if write is None:
+                write = self._writer(observation.name, observation.labels)
+            write(observation.value)
 
     def executor_said(self, message: FromExecutor) -> None:
         if message.rank == 0:
@@ -66,14 +65,14 @@ class WorkerMetrics:
         """What requests that ended here, or were handed over, took."""
         for out in routers:
             for handed in out.handed_off:
-                self._histograms["time_to_first_token"].observe(_until_first_token(handed.stages))
+                self._time_to_first_token.observe(_until_first_token(handed.stages))
             for finished in out.finished:
                 stages = finished.stages
                 if stages.prefill:
-                    self._histograms["time_to_first_token"].observe(_until_first_token(stages))
+                    self._time_to_first_token.observe(_until_first_token(stages))
                 if finished.output_tokens > 1:
-                    self._histograms["inter_token"].observe(stages.decode / (finished.output_tokens - 1))
-                self._histograms["e2e"].observe(_until_first_token(stages) + stages.decode)
+                    self._inter_token.observe(stages.decode / (finished.output_tokens - 1))
+                self._end_to_end.observe(_until_first_token(stages) + stages.decode)
 
     def snapshot(self, snapshot: Snapshot) -> None:
         self._gauges.snapshot = snapshot
@@ -87,8 +86,23 @@ class WorkerMetrics:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"pdc_{name}", text, labels, registry=self.registry)
 
-    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
-        return Histogram(f"pdc_{name}", text, labels, registry=self.registry, buckets=SECONDS)
+    def _histogram(self, name: str, text: str, *labels: str) -> FastHistogram:
+        histogram = FastHistogram(f"pdc_{name}", text, labels, SECONDS)
+        self.registry.register(histogram)
+        return histogram
+
+    def _writer(self, name: str, labels: tuple[str, ...]) -> Callable[[float], None]:
+        write: Callable[[float], None]
+        if name in self._histograms:
+            write = self._histograms[name].labels(*labels).observe
+        elif name in self._counters:
+            counter = self._counters[name]
+            write = (counter.labels(*labels) if labels else counter).inc
+        else:
+            log.warning("unknown_metric", metric=name)
+            write = _forget
+        self._writers[name, labels] = write
+        return write
 
 
 HISTOGRAMS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
@@ -108,6 +122,10 @@ COUNTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("preemptions_total", "Requests that lost their blocks to others and are computed again", ()),
     ("kv_transfer_bytes_total", "Bytes of KV written into decode workers", ()),
 )
+
+
+def _forget(value: float) -> None:
+    """A sample that nobody asked for."""
 
 
 def _until_first_token(stages: Stages) -> float:

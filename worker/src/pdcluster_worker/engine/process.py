@@ -27,6 +27,7 @@ from pdcluster_worker.engine.validate import ModelLimits
 from pdcluster_worker.engine.wake import Wake, Word
 from pdcluster_worker.errors import ExecutorError, WorkerError
 from pdcluster_worker.ipc.messages import ExecutorReady
+from pdcluster_worker.memory import settle
 from pdcluster_worker.metrics import WorkerMetrics
 from pdcluster_worker.splitwise.identity import WorkerIdentity
 
@@ -93,6 +94,7 @@ class EngineProcess:
         ranks = self._wait_ready()
         identity = self._identity(ranks, port)
         loop = self._start_engine(identity)
+        settle()
         self._http.open()
         log.info(
             "ready",

@@ -38,6 +38,7 @@ from pdcluster_worker.ipc.messages import ExecutorReady, FromExecutor, ToExecuto
 from pdcluster_worker.ipc.sockets import Receiver
 from pdcluster_worker.kv.registry import make_transport
 from pdcluster_worker.kv.transport import KVTransport
+from pdcluster_worker.memory import settle
 
 log = structlog.get_logger(__name__)
 
@@ -111,6 +112,7 @@ class Executor:
             return
         metadata = self._open_transport(runner)
         self._report_ready(runner, metadata, time.monotonic() - started)
+        settle()
         StepLoop(runner, self._config.rank, self._sender.put, self._reporter.put).run(self._work)
 
     def close(self) -> None:
