@@ -59,5 +59,5 @@ class FastHistogram(Collector):
         below = 0
         for bound, count in zip((*self._bounds, float("inf")), list(series.counts), strict=True):
             below += count
-            buckets.append((floatToGoString(bound), float(below)))
+            buckets.append((floatToGoString(bound), float(below)))  # type: ignore[no-untyped-call]
         return buckets
