@@ -32,7 +32,7 @@ def make_requests() -> list[LoadRequest]:
 
 def measure(threads: int, requests: list[LoadRequest]) -> tuple[float, dict[str, float]]:
     """Requests per second, and microseconds of processor time per request by part."""
-    prefill = COMMON | {"prepare_threads": threads, "max_batch_tokens": 1 << 16}
+    prefill = COMMON | {"prepare_threads": threads, "max_batch_tokens": 1 << 18}
     with simulated_workers(("prefill", TINY_KV, prefill), ("decode", DECODE_PROFILE, COMMON)) as workers:
 
         async def drive() -> tuple[float, dict[str, float]]:

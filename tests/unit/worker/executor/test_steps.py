@@ -11,6 +11,7 @@ from pdcluster_worker.core.request import SamplingParams
 from pdcluster_worker.errors import ExecutorError
 from pdcluster_worker.executor.commands import Activate, Command, DropSlots, LayerWritten
 from pdcluster_worker.executor.simulated_runner import SimulatedRunner
+from pdcluster_worker.executor.slots import Columns
 from pdcluster_worker.executor.steps import End, StepLoop, WorkQueue, count_tokens
 from pdcluster_worker.ipc.messages import FromExecutor, StepReport
 
@@ -96,4 +97,4 @@ def test_the_end_of_another_thread_ends_the_loop() -> None:
 
 def test_a_one_token_chunk_without_sampling_is_prefill() -> None:
     plan = StepPlan(1, slots=(0, 1, 2), starts=(5, 5, 0), counts=(1, 1, 1), samples=(False, True, True))
-    assert count_tokens(plan) == (2, 1)
+    assert count_tokens(Columns.of(plan)) == (2, 1)

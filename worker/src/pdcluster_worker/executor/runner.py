@@ -6,7 +6,7 @@ a StepPlan into a StepBatch; the runner owns the weights and the KV blocks.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,8 @@ LayerWritten = Callable[[int], None]
 before its attention runs. On a device: recorded in stream order, called when the write is done."""
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingState:
-    """What the sampler needs of one batch entry.
+class SamplingState(NamedTuple):
+    """What the sampler needs of one batch entry. Made for every token: hence a tuple.
 
     `tokens` is all tokens up to and including the last computed position; `prompt_length` splits it into
     prompt and output. The token to sample has output index len(tokens) - prompt_length.

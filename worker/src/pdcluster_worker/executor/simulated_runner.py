@@ -53,17 +53,24 @@ class SimulatedRunner:
         """Raises StateError when the KV that an entry would read is not that of its tokens."""
         start = time.monotonic()
         duration = step_seconds(self._profile, batch)
-        blocks = self._blocks(batch)
         self._verify(batch)
-        for layer in range(self.layout.layers):
-            if self._profile.verification is not Verification.OFF:
-                self._kv.write(layer, batch.token_ids, batch.positions, blocks)
-            self._wait_until(start + duration * (layer + 1) / (self.layout.layers + 1))
-            on_layer(layer)
         tokens = self._model.tokens(batch.sampling)
+        sampled = Sampled(tokens, self._logprobs(batch, tokens))
+        self._write_layers(batch, on_layer, start, duration)
         self._wait_until(start + duration)
         self._steps += 1
-        return Sampled(tokens, self._logprobs(batch, tokens))
+        return sampled
+
+    def _write_layers(self, batch: StepBatch, on_layer: LayerWritten, start: float, duration: float) -> None:
+        """Layer by layer over the duration; in a step of single tokens, whose KV nobody waits to send, at once."""
+        writes, paced = self._profile.verification is not Verification.OFF, bool((batch.counts > 1).any())
+        blocks = self._blocks(batch) if writes else None
+        for layer in range(self.layout.layers):
+            if blocks is not None:
+                self._kv.write(layer, batch.token_ids, batch.positions, blocks)
+            if paced:
+                self._wait_until(start + duration * (layer + 1) / (self.layout.layers + 1))
+            on_layer(layer)
 
     def _blocks(self, batch: StepBatch) -> IntArray:
         entries = np.repeat(np.arange(len(batch.counts)), batch.counts)

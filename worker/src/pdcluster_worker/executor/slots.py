@@ -5,8 +5,10 @@ A plan that the table cannot carry out is a bug of the engine: StateError, and t
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pdcluster_worker.core.plan import Admission, StepPlan
 from pdcluster_worker.core.request import SamplingParams
@@ -14,8 +16,23 @@ from pdcluster_worker.errors import StateError
 from pdcluster_worker.executor.runner import IntArray, SamplingState, StepBatch
 from pdcluster_worker.kv.layout import KVLayout
 
+BoolArray = npt.NDArray[np.bool_]
 UNUSED = -1
 MAX_SLOTS = 1 << 16
+
+
+class Columns(NamedTuple):
+    """A plan's batch as arrays, each [n]."""
+
+    slots: IntArray
+    starts: IntArray
+    counts: IntArray
+    samples: BoolArray
+
+    @classmethod
+    def of(cls, plan: StepPlan) -> "Columns":
+        slots, starts, counts = (np.array(part, dtype=np.int32) for part in (plan.slots, plan.starts, plan.counts))
+        return cls(slots, starts, counts, np.array(plan.samples, dtype=bool))
 
 
 class SlotTable:
@@ -53,11 +70,10 @@ class SlotTable:
             self._require_occupied(slot)
             self._append_blocks(slot, blocks)
 
-    def batch(self, plan: StepPlan) -> StepBatch:
+    def batch(self, plan: StepPlan, columns: Columns | None = None) -> StepBatch:
         """The arrays of the plan's batch. Raises StateError on what the slots cannot serve."""
-        slots, starts, counts = (np.array(part, dtype=np.int32) for part in (plan.slots, plan.starts, plan.counts))
-        samples = np.array(plan.samples, dtype=bool)
-        self._check_batch(plan.plan_id, slots, starts, counts, samples)
+        slots, starts, counts, samples = columns = columns or Columns.of(plan)
+        self._check_batch(plan.plan_id, columns)
         ends = starts + counts
         entry = np.repeat(np.arange(len(slots)), counts)
         first = np.cumsum(counts) - counts
@@ -74,37 +90,32 @@ class SlotTable:
             sampling=tuple(map(self._sampling, slots[sampling_entries].tolist(), ends[sampling_entries].tolist())),
         )
 
-    def commit(self, plan: StepPlan, tokens: Sequence[int]) -> list[int]:
+    def commit(self, plan: StepPlan, tokens: Sequence[int], columns: Columns | None = None) -> list[int]:
         """After the step ran: notes what is computed and appends the sampled tokens. Returns the slots that sampled."""
-        slots = np.array(plan.slots, dtype=np.int32)
-        self._computed[slots] = np.array(plan.starts, dtype=np.int32) + np.array(plan.counts, dtype=np.int32)
-        sampled = slots[np.array(plan.samples, dtype=bool)]
+        slots, starts, counts, samples = columns or Columns.of(plan)
+        self._computed[slots] = starts + counts
+        sampled = slots[samples]
         if len(sampled) != len(tokens):
             raise StateError(f"plan {plan.plan_id}: {len(sampled)} entries sample, {len(tokens)} tokens came")
         if len(sampled):
             self._tokens[sampled, self._lengths[sampled]] = tokens
             self._lengths[sampled] += 1
-        return list(map(int, sampled))
+        chosen: list[int] = sampled.tolist()
+        return chosen
 
     def _sampling(self, slot: int, end: int) -> SamplingState:
         params, prompt_length = self._params[slot]
         return SamplingState(params, self._tokens[slot, :end], prompt_length)
 
-    def _check_batch(
-        self,
-        plan_id: int,
-        slots: IntArray,
-        starts: IntArray,
-        counts: IntArray,
-        samples: "np.ndarray[tuple[int], np.dtype[np.bool_]]",
-    ) -> None:
+    def _check_batch(self, plan_id: int, columns: Columns) -> None:
+        slots, starts, counts, samples = columns
         if not len(slots) == len(starts) == len(counts) == len(samples):
             raise StateError(f"plan {plan_id}: the batch's columns differ in length")
         if len(slots) == 0:
             return
         if slots.min() < 0 or slots.max() >= len(self._lengths) or self._lengths[slots].min() == UNUSED:
             raise StateError(f"plan {plan_id}: the batch names a slot that holds no request")
-        if len(np.unique(slots)) != len(slots):
+        if len(set(slots.tolist())) != len(slots):
             raise StateError(f"plan {plan_id}: the batch names a slot twice")
         lengths, ends = self._lengths[slots], starts + counts
         if starts.min() < 0 or counts.min() < 1 or (ends > np.minimum(lengths, self._max_length)).any():

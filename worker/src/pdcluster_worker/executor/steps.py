@@ -5,14 +5,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from pdcluster_worker.core.plan import StepPlan, TransferSpec
 from pdcluster_worker.errors import ExecutorError
 from pdcluster_worker.executor.commands import Activate, Command, DropSlots, LayerWritten
 from pdcluster_worker.executor.runner import LayerWritten as LayerCallback
 from pdcluster_worker.executor.runner import ModelRunner, Sampled
-from pdcluster_worker.executor.slots import SlotTable
+from pdcluster_worker.executor.slots import Columns, SlotTable
 from pdcluster_worker.ipc.messages import FromExecutor, StepReport
 
 
@@ -61,9 +59,10 @@ class StepLoop:
         for spec in plan.transfers:
             self._activate(spec)
         started = time.monotonic()
-        sampled = self._compute(plan)
-        slots = self._table.commit(plan, sampled.tokens)
-        prefill, decode = count_tokens(plan)
+        columns = Columns.of(plan)
+        sampled = self._compute(plan, columns)
+        slots = self._table.commit(plan, sampled.tokens, columns)
+        prefill, decode = count_tokens(columns)
         report = StepReport(
             plan_id=plan.plan_id,
             slots=slots,
@@ -80,25 +79,29 @@ class StepLoop:
             self._sending.add(spec.slot)
             self._to_sender(Activate(spec.transfer_id, self._table.computed(spec.slot)))
 
-    def _compute(self, plan: StepPlan) -> Sampled:
+    def _compute(self, plan: StepPlan, columns: Columns) -> Sampled:
         if not plan.slots:
             return Sampled([], {})
-        return self._runner.execute(self._table.batch(plan), self._progress(plan))
+        return self._runner.execute(self._table.batch(plan, columns), self._progress(plan))
 
     def _progress(self, plan: StepPlan) -> LayerCallback:
         """What the runner calls per layer: tells the sender how far the slots that it sends have come."""
+        if self._sending.isdisjoint(plan.slots):
+            return _nobody_waits
         ends = {
             slot: start + count
             for slot, start, count in zip(plan.slots, plan.starts, plan.counts, strict=True)
             if slot in self._sending
         }
-        if not ends:
-            return lambda layer: None
         return lambda layer: self._to_sender(LayerWritten(layer, ends))
 
 
-def count_tokens(plan: StepPlan) -> tuple[int, int]:
+def _nobody_waits(layer: int) -> None:
+    """No transfer is under way from the slots of this step."""
+
+
+def count_tokens(columns: Columns) -> tuple[int, int]:
     """(prefill, decode) tokens of the batch: an entry of one token that samples behind a context is a decode."""
-    starts, counts = np.array(plan.starts), np.array(plan.counts)
-    decodes = (counts == 1) & (starts > 0) & np.array(plan.samples, dtype=bool)
+    _, starts, counts, samples = columns
+    decodes = (counts == 1) & (starts > 0) & samples
     return int(counts[~decodes].sum()), int(decodes.sum())
