@@ -40,7 +40,7 @@ class Blocks:
 
 
 class Agent:
-    """A NIXL agent with one region of host memory, by the bindings alone."""
+    """A NIXL agent with one region of host memory, by the bindings alone. Memory is of the kind that executors use."""
 
     def __init__(self, name: str, size: int) -> None:
         import nixl_cu12._bindings as nixl
@@ -52,7 +52,9 @@ class Agent:
         config.pthrDelay = PROGRESS_MICROSECONDS
         self.agent = nixl.nixlAgent(name, config)
         self.backend = self.agent.createBackend("UCX", {})
-        self.memory: npt.NDArray[np.uint8] = np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8)
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        self.memory: npt.NDArray[np.uint8] = np.frombuffer(memory, dtype=np.uint8)
         self.memory[:] = 1
         self.address = self.memory.ctypes.data
         regions = nixl.nixlRegDList(nixl.DRAM_SEG, [(self.address, size, 0, "")])
