@@ -9,7 +9,7 @@ request's seed and i alone, so every undisturbed and every disturbed run give th
 import struct
 from dataclasses import dataclass, field
 
-from pdcluster_worker.core.events import SampledTokens, StepDone
+from pdcluster_worker.core.events import NO_TOKEN, SampledTokens, StepDone
 from pdcluster_worker.core.plan import Admission, StepPlan, TransferSpec
 
 VOCABULARY = 1000
@@ -60,6 +60,8 @@ class FakeExecutor:
         self.batch_sizes: list[int] = []
         self.admitted: list[int] = []
         """Seeds, in order of admission."""
+        self.broken: set[tuple[int, int]] = set()
+        """(seed, output index) at which the logits are not numbers."""
 
     def run(self, plan: StepPlan) -> StepDone:
         assert plan.plan_id == self.last_plan + 1
@@ -109,6 +111,7 @@ class FakeExecutor:
         if not samples:
             return None
         assert start + count == len(slot.tokens), "sampling in the middle of what is known"
-        token = sampled_token(slot.seed, len(slot.tokens) - slot.prompt_length)
-        slot.tokens.append(token)
+        index = len(slot.tokens) - slot.prompt_length
+        token = NO_TOKEN if (slot.seed, index) in self.broken else sampled_token(slot.seed, index)
+        slot.tokens.append(max(token, 0))
         return token

@@ -6,6 +6,7 @@ from core_requests import expected_tokens, make_config, make_request
 from core_worker import LoneWorker
 
 from pdcluster_worker.core.effects import FailedNote, FinishedNote
+from pdcluster_worker.core.wire import FailureCode
 
 
 def test_one_request_end_to_end() -> None:
@@ -106,4 +107,20 @@ def test_too_large_requests_name_the_limit() -> None:
         assert isinstance(note, FailedNote)
         assert note.code.name == "INVALID_ARGUMENT"
         assert limit in note.reason
+    worker.check_empty()
+
+
+@pytest.mark.parametrize("index", [0, 3])
+def test_logits_that_are_no_numbers_fail_their_own_request_alone(index: int) -> None:
+    worker = LoneWorker(make_config())
+    worker.executor.broken.add((4, index))
+    healthy = make_request(3, 6, max_tokens=8)
+    worker.submit(healthy, 1)
+    worker.submit(make_request(4, 6, max_tokens=8), 2)
+    worker.run()
+    assert worker.tokens[1] == expected_tokens(healthy)
+    note = worker.notes[2]
+    assert isinstance(note, FailedNote)
+    assert note.code is FailureCode.INTERNAL
+    assert "not finite" in note.reason
     worker.check_empty()

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pdcluster_worker.core.events import NO_TOKEN
 from pdcluster_worker.core.plan import Admission, StepPlan
 from pdcluster_worker.core.request import SamplingParams
 from pdcluster_worker.errors import StateError
@@ -140,3 +141,11 @@ def test_any_chunking_yields_each_position_once_with_its_token(chunks: list[int]
         slots.commit(plan, [1] * int(plan.samples[0]))
         start += count
     assert seen == list(enumerate(tokens))
+
+
+def test_a_request_without_a_token_leaves_a_slot_that_the_plan_under_way_can_read() -> None:
+    slots = table()
+    run(slots, step([(0, 0, 3, True)], admissions=(admit(0, [5, 6, 7], (9,)),)), [NO_TOKEN])
+    plan = step([(0, 3, 1, True)])
+    slots.apply(plan)
+    assert slots.batch(plan).token_ids.tolist() == [0]

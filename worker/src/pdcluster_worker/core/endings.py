@@ -86,7 +86,7 @@ def stages(job: Job, now: float) -> Stages:
         prepare=times.prepare,
         reserve=max(times.leased - times.queued, 0.0) if times.leased else 0.0,
         prefill=max(times.first_token - times.started, 0.0) if times.first_token else 0.0,
-        transfer=max(times.transferred - times.first_token, 0.0) if times.transferred else 0.0,
+        transfer=times.transfer,
         cached_tokens=job.cached_tokens,
         decode=max(now - times.first_token, 0.0) if times.first_token else 0.0,
         transferred_bytes=job.transferred_bytes,

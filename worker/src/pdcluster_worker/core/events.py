@@ -196,8 +196,12 @@ class PrefillHeartbeat(Event, frozen=True, kw_only=True):
 # --- executor ---------------------------------------------------------------------------------------
 
 
+NO_TOKEN = -1
+"""In the place of a token: the request's logits were not numbers, and it fails."""
+
+
 class SampledTokens(msgspec.Struct, frozen=True):
-    """Columnar: entry i is the token sampled for slots[i]."""
+    """Columnar: entry i is the token sampled for slots[i], or NO_TOKEN."""
 
     slots: list[int]
     tokens: list[int]

@@ -41,8 +41,7 @@ class Times:
         "prepare",
         "queued",
         "started",
-        "transfer_started",
-        "transferred",
+        "transfer",
     )
 
     def __init__(self, accepted: float) -> None:
@@ -55,8 +54,8 @@ class Times:
         self.leased = 0.0
         self.started = 0.0
         self.first_token = 0.0
-        self.transfer_started = 0.0
-        self.transferred = 0.0
+        self.transfer = 0.0
+        """From the first write to the last completion, for the most part while prefill still computes."""
 
 
 class Job:

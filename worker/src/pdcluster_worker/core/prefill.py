@@ -251,7 +251,7 @@ class PrefillRole(WorkerRole):
         else:
             lease.transferred = True
             job.transferred_bytes += transfer.bytes
-            job.times.transferred = now
+            job.times.transfer += transfer.seconds
             if job.state is RequestState.TRANSFERRING:
                 self._commit(job, lease, now)
         if job.ended:

@@ -2,7 +2,7 @@
 
 from pdcluster_worker.core.drafts import IssuedPlan
 from pdcluster_worker.core.effects import RouterOut
-from pdcluster_worker.core.events import SampledTokens
+from pdcluster_worker.core.events import NO_TOKEN, SampledTokens
 from pdcluster_worker.core.job import Job
 from pdcluster_worker.core.roles import WorkerRole
 from pdcluster_worker.core.streams import append_token
@@ -20,6 +20,9 @@ def deliver(role: WorkerRole, issued: IssuedPlan, sampled: SampledTokens, now: f
     for entry, (job, token) in enumerate(zip(issued.sampling, sampled.tokens, strict=True)):
         job.in_flight -= 1
         if job.ended:
+            continue
+        if token == NO_TOKEN:
+            role.endings.fail(job, FailureCode.INTERNAL, "the model's logits are not finite numbers", now)
             continue
         index = job.base_index + len(job.outputs)
         job.outputs.append(token)

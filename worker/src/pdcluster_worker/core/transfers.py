@@ -51,7 +51,6 @@ class Transfers:
         self._transfers[transfer_id] = Transfer(transfer_id, job, lease, config.ranks)
         lease.transfer_id = transfer_id
         job.pins += 1
-        job.times.transfer_started = now
         return TransferSpec(
             transfer_id=transfer_id,
             slot=job.slot,

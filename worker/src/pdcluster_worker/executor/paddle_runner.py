@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from pdcluster_worker.config import ExecutorConfig
-from pdcluster_worker.errors import ConfigError, ExecutorError
+from pdcluster_worker.core.events import NO_TOKEN
+from pdcluster_worker.errors import ConfigError
 from pdcluster_worker.executor.paddle_memory import KVSize, kv_size
 from pdcluster_worker.executor.paddle_ops import make_ops
 from pdcluster_worker.executor.runner import LayerWritten, Sampled, StepBatch
@@ -51,7 +52,6 @@ class PaddleRunner:
         return self._regions
 
     def execute(self, batch: StepBatch, on_layer: LayerWritten) -> Sampled:
-        """Raises ExecutorError when the model's output is not finite."""
         with np.errstate(all="ignore"):
             logits = self._decoder.forward(_tokens(batch), on_layer)
             return Sampled([], {}) if logits is None else self._sample(logits, batch)
@@ -67,7 +67,7 @@ class PaddleRunner:
             return sample(self._ops.host(logits), batch.sampling)
         chosen, values = self._ops.argmax(logits)
         if not np.isfinite(values).all():
-            raise ExecutorError("the model's logits are not finite numbers")
+            chosen = np.where(np.isfinite(values), chosen, NO_TOKEN).tolist()
         return Sampled(chosen, {})
 
 

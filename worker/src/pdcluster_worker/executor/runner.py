@@ -57,7 +57,7 @@ class StepBatch:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """tokens: [m]; logprobs by index into tokens, for the entries that asked."""
+    """tokens: [m], NO_TOKEN where the logits were not numbers; logprobs by index into tokens, where asked for."""
 
     tokens: list[int]
     logprobs: dict[int, TokenLogprob]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from pdcluster_worker.core.events import NO_TOKEN
 from pdcluster_worker.core.request import SamplingParams, TokenLogprob
-from pdcluster_worker.errors import ExecutorError
 from pdcluster_worker.executor.noise import gumbel
 from pdcluster_worker.executor.runner import Sampled, SamplingState
 from pdcluster_worker.executor.sampling_filters import kept_tokens
@@ -40,23 +40,24 @@ def _masks_stops(state: SamplingState) -> bool:
 
 
 def sample(logits: FloatArray, states: Sequence[SamplingState]) -> Sampled:
-    """logits: [m, vocabulary], one row per state; not changed. Raises ExecutorError when they are not numbers."""
+    """logits: [m, vocabulary], one row per state; not changed."""
     tokens: list[int] = []
     logprobs: dict[int, TokenLogprob] = {}
     for index, (row, state) in enumerate(zip(logits, states, strict=True)):
         token = sample_row(row, state)
         tokens.append(token)
-        if state.params.logprobs >= 0:
+        if state.params.logprobs >= 0 and token != NO_TOKEN:
             logprobs[index] = token_logprob(row, token, state.params.logprobs)
     return Sampled(tokens, logprobs)
 
 
 def sample_row(row: FloatArray, state: SamplingState) -> int:
+    """NO_TOKEN when the row is not of numbers: that request fails, its neighbours in the batch do not."""
     if _changes_logits(state):
         row = adjusted(row, state)
     best = int(np.argmax(row))
     if not np.isfinite(row[best]):
-        raise ExecutorError("the model's logits are not finite numbers")
+        return NO_TOKEN
     params = state.params
     if params.temperature == 0:
         return best

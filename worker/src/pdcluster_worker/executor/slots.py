@@ -98,7 +98,8 @@ class SlotTable:
         if len(sampled) != len(tokens):
             raise StateError(f"plan {plan.plan_id}: {len(sampled)} entries sample, {len(tokens)} tokens came")
         if len(sampled):
-            self._tokens[sampled, self._lengths[sampled]] = tokens
+            known = np.maximum(tokens, 0)  # of a request that has no token and ends, a plan may be under way still
+            self._tokens[sampled, self._lengths[sampled]] = known
             self._lengths[sampled] += 1
         chosen: list[int] = sampled.tolist()
         return chosen
