@@ -33,6 +33,7 @@ class LeaseMachine(RuleBasedStateMachine):
         self.dead: set[PeerId] = set()
         self.fences: list[int] = []
         self.fence_of: dict[PeerId, int] = {}
+        self.fence_of_lease: dict[LeaseId, int] = {}
         self.committed: set[LeaseId] = set()
         self.ended: set[LeaseId] = set()
         self.last_outbox = Outbox()
@@ -108,16 +109,21 @@ class LeaseMachine(RuleBasedStateMachine):
         else:
             self.ended.add(lease)
 
-    @rule(data=st.data(), closed=st.booleans(), aborted=st.booleans())
+    @rule(data=st.data(), closed=st.booleans(), aborted=st.booleans(), failed=st.booleans())
     @precondition(lambda self: self.grants)
-    def release(self, data: st.DataObject, closed: bool, aborted: bool) -> None:
+    def release(self, data: st.DataObject, closed: bool, aborted: bool, failed: bool) -> None:
         lease = data.draw(st.sampled_from(sorted(self.grants)))
-        if closed:
+        if closed and not failed:
             self.may_write.discard(lease)
         event = events.Released(
-            peer=self.peer_of[lease], key=self.grants[lease].key, lease=lease, writes_closed=closed, aborted=aborted
+            peer=self.peer_of[lease],
+            key=self.grants[lease].key,
+            lease=lease,
+            writes_closed=closed,
+            aborted=aborted,
+            write_failed=failed,
         )
-        self.handle(event)
+        self.note_fence(lease, self.handle(event))
         if lease not in self.committed:
             self.ended.add(lease)
 
@@ -126,12 +132,21 @@ class LeaseMachine(RuleBasedStateMachine):
         key = RequestKey(self.request(number, epoch).request_id, epoch)
         self.handle(events.Released(peer=peer, key=key, lease=LeaseId(0)))
 
-    @rule(data=st.data())
+    @rule(data=st.data(), failed=st.booleans())
     @precondition(lambda self: self.grants)
-    def close_writes(self, data: st.DataObject) -> None:
+    def close_writes(self, data: st.DataObject, failed: bool) -> None:
         lease = data.draw(st.sampled_from(sorted(self.grants)))
-        self.may_write.discard(lease)
-        self.handle(events.WritesClosed(peer=self.peer_of[lease], lease=lease, epoch=1))
+        if failed and lease not in self.committed:
+            self.ended.add(lease)
+        elif not failed:
+            self.may_write.discard(lease)
+        event = events.WritesClosed(peer=self.peer_of[lease], lease=lease, epoch=1, write_failed=failed)
+        self.note_fence(lease, self.handle(event))
+
+    def note_fence(self, lease: LeaseId, outbox: Outbox) -> None:
+        """What was still on its way to the lease's blocks has landed when this fence has drained."""
+        for fence in outbox.fences:
+            self.fence_of_lease[lease] = fence
 
     @rule(peer=peers, data=st.data())
     def heartbeat(self, peer: PeerId, data: st.DataObject) -> None:
@@ -154,6 +169,7 @@ class LeaseMachine(RuleBasedStateMachine):
         fence = self.fences.pop(min(which, len(self.fences) - 1))
         self.handle(events.FenceDrained(fence=fence))
         self.may_write -= {lease for lease, owner in self.peer_of.items() if self.fence_of.get(owner, 999) <= fence}
+        self.may_write -= {lease for lease, last in self.fence_of_lease.items() if last <= fence}
 
     @rule(seconds=st.floats(0.1, 15))
     def pass_time(self, seconds: float) -> None:

@@ -208,26 +208,30 @@ class Committed(_message.Message):
     def __init__(self, request_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., lease_id: _Optional[int] = ...) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("request_id", "epoch", "lease_id", "writes_closed", "aborted")
+    __slots__ = ("request_id", "epoch", "lease_id", "writes_closed", "aborted", "write_failed")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     WRITES_CLOSED_FIELD_NUMBER: _ClassVar[int]
     ABORTED_FIELD_NUMBER: _ClassVar[int]
+    WRITE_FAILED_FIELD_NUMBER: _ClassVar[int]
     request_id: bytes
     epoch: int
     lease_id: int
     writes_closed: bool
     aborted: bool
-    def __init__(self, request_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., lease_id: _Optional[int] = ..., writes_closed: bool = ..., aborted: bool = ...) -> None: ...
+    write_failed: bool
+    def __init__(self, request_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., lease_id: _Optional[int] = ..., writes_closed: bool = ..., aborted: bool = ..., write_failed: bool = ...) -> None: ...
 
 class WritesClosed(_message.Message):
-    __slots__ = ("lease_id", "epoch")
+    __slots__ = ("lease_id", "epoch", "write_failed")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    WRITE_FAILED_FIELD_NUMBER: _ClassVar[int]
     lease_id: int
     epoch: int
-    def __init__(self, lease_id: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+    write_failed: bool
+    def __init__(self, lease_id: _Optional[int] = ..., epoch: _Optional[int] = ..., write_failed: bool = ...) -> None: ...
 
 class LeaseLost(_message.Message):
     __slots__ = ("lease_id", "request_id", "epoch", "reason")

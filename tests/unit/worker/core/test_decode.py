@@ -125,6 +125,23 @@ def test_release(closed: bool) -> None:
     worker.check_empty()
 
 
+@pytest.mark.parametrize("released", [False, True])
+def test_a_failed_write_needs_a_fence_for_its_bytes_may_be_on_their_way(released: bool) -> None:
+    worker = DecodeWorker()
+    request, lease = make_request(1, 10), LeaseId(1)
+    worker.reserve(request)
+    if released:
+        closed = events.Released(peer=P1, key=request.key, lease=lease, writes_closed=True, write_failed=True)
+    else:
+        closed = events.WritesClosed(peer=P1, lease=lease, epoch=1, write_failed=True)
+    worker.handle(closed)
+    worker.handle(closed)
+    assert worker.core.snapshot().leases == {"live": 0, "quarantined": 1, "held": 0}
+    assert worker.fences == [1]
+    worker.handle(events.FenceDrained(fence=1))
+    worker.check_empty()
+
+
 def test_a_dead_sender_needs_a_fence_asked_for_after_its_death() -> None:
     worker = DecodeWorker(P1, P2)
     worker.reserve(make_request(1, 10), P1)

@@ -75,6 +75,7 @@ def test_a_failed_transfer_waits_for_its_handles_and_keeps_the_first_reason() ->
     report = transfer.finish(3.0)
     assert report is not None
     assert (report.ok, report.bytes, report.reason) == (False, 100, "a write failed")
+    assert report.write_failed
 
 
 def test_a_transfer_with_nothing_to_send_is_done_at_once() -> None:

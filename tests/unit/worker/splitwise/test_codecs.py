@@ -176,7 +176,7 @@ def test_what_prefill_says_arrives_as_events_in_order() -> None:
     outputs = (OutputToken(0, 5), OutputToken(1, 6, TokenLogprob(-0.5, (6,), (-0.5,))))
     out = effects.ToDecode(
         commits=[effects.CommitOut(LeaseId(1 << 63), REQUEST, outputs, 2, 1 << 40)],
-        writes_closed=[effects.WritesClosedOut(LeaseId(2), 3)],
+        writes_closed=[effects.WritesClosedOut(LeaseId(2), 3, write_failed=True)],
         releases=[effects.ReleaseOut(KEY, LeaseId(0), True, False)],
         reserves=[effects.ReserveOut(KEY, 130, 3, b"h" * 64, NOW + 5, True)],
         heartbeat=HEARTBEAT,
@@ -191,7 +191,7 @@ def test_what_prefill_says_arrives_as_events_in_order() -> None:
             completed_ranks=2,
             transferred_bytes=1 << 40,
         ),
-        events.WritesClosed(peer=PEER, lease=LeaseId(2), epoch=3),
+        events.WritesClosed(peer=PEER, lease=LeaseId(2), epoch=3, write_failed=True),
         events.Released(peer=PEER, key=KEY, lease=LeaseId(0), writes_closed=True, aborted=False),
         events.ReserveAsked(
             peer=PEER, key=KEY, tokens=130, blocks=3, block_hashes=b"h" * 64, deadline=NOW + 5, queue=True

@@ -72,9 +72,8 @@ class DecodeRole(WorkerRole):
         for lease in self.table.of_peer(event.peer):
             if lease.live:
                 self.end_lease(lease, "the prefill worker died")
-        if self.table.fence(event.peer, self._fences + 1):
-            self._fences += 1
-            self.context.outbox.fences.append(self._fences)
+        for lease in self.table.of_peer(event.peer):
+            self._fence(lease)
 
     def _heartbeat(self, event: events.PrefillHeartbeat, now: float) -> None:
         for lease in self.links.heard(event.peer, event.heartbeat, now):
@@ -107,18 +106,36 @@ class DecodeRole(WorkerRole):
         self.reservations.cancel(event.peer, event.key)
         lease = self.table.get(event.lease) if event.lease else self.table.live(event.key.request_id)
         if lease is not None and lease.peer == event.peer and lease.key == event.key:
-            if event.writes_closed:
+            if event.writes_closed and not event.write_failed:
                 self.table.close_writes(lease)
             if lease.live:
                 self.end_lease(lease, "released", tell=False)
+            if event.writes_closed and event.write_failed:
+                self._fence(lease)
         job = self.context.jobs.get(event.key.request_id)
         if event.aborted and job is not None and job.key == event.key and event.lease in (0, job.lease_id):
             self.endings.fail(job, FailureCode.ABORTED, "aborted by the prefill worker", now)
 
     def _writes_closed(self, event: events.WritesClosed, now: float) -> None:
         lease = self.table.get(event.lease)
-        if lease is not None and lease.peer == event.peer:
+        if lease is None or lease.peer != event.peer:
+            return
+        if event.write_failed:
+            if lease.live:
+                self.end_lease(lease, "its writes failed")
+            self._fence(lease)
+        else:
             self.table.close_writes(lease)
+
+    def _fence(self, lease: Lease) -> None:
+        """Frees an ended lease once all that was on its way has landed. One fence serves all that this turn needs."""
+        if lease.live or lease.fence or self.table.get(lease.lease_id) is None:
+            return
+        fences = self.context.outbox.fences
+        if not fences:
+            self._fences += 1
+            fences.append(self._fences)
+        lease.fence = fences[-1]
 
     # --- requests -----------------------------------------------------------------------------------
 

@@ -114,4 +114,6 @@ class DecodePeers:
         unknown = [LeaseId(lease) for lease in heartbeat.lease_ids if LeaseId(lease) not in link.leases]
         for unknown_id in unknown if link.linked else ():
             link.close_lease(unknown_id)
-            self._context.decode(link.peer).writes_closed.append(WritesClosedOut(lease=unknown_id, epoch=0))
+            # How its writes ended is forgotten, so they count as failed.
+            closed = WritesClosedOut(lease=unknown_id, epoch=0, write_failed=True)
+            self._context.decode(link.peer).writes_closed.append(closed)

@@ -81,11 +81,13 @@ class ReleaseOut(msgspec.Struct, frozen=True):
     lease: LeaseId
     writes_closed: bool
     aborted: bool
+    write_failed: bool = False
 
 
 class WritesClosedOut(msgspec.Struct, frozen=True):
     lease: LeaseId
     epoch: int
+    write_failed: bool = False
 
 
 class ToDecode(msgspec.Struct):

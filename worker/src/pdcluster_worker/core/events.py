@@ -180,12 +180,15 @@ class Released(Event, frozen=True, kw_only=True):
     lease: LeaseId
     writes_closed: bool = False
     aborted: bool = False
+    write_failed: bool = False
 
 
 class WritesClosed(Event, frozen=True, kw_only=True):
     peer: PeerId
     lease: LeaseId
     epoch: int
+    write_failed: bool = False
+    """Bytes of the failed write may be on their way still: only a fence proves that they have landed."""
 
 
 class PrefillHeartbeat(Event, frozen=True, kw_only=True):
@@ -226,6 +229,7 @@ class TransferFinished(Event, frozen=True, kw_only=True):
     bytes: int = 0
     seconds: float = 0.0
     reason: str = ""
+    write_failed: bool = False
 
 
 class FenceDrained(Event, frozen=True, kw_only=True):

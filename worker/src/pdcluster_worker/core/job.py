@@ -14,7 +14,16 @@ NO_TOKENS: frozenset[int] = frozenset()
 class HeldLease:
     """What a prefill worker knows of a lease that a decode worker gave it."""
 
-    __slots__ = ("block_ids", "granted_at", "lease_id", "matched_blocks", "peer", "transfer_id", "transferred")
+    __slots__ = (
+        "block_ids",
+        "granted_at",
+        "lease_id",
+        "matched_blocks",
+        "peer",
+        "transfer_id",
+        "transferred",
+        "write_failed",
+    )
 
     def __init__(
         self, lease_id: LeaseId, peer: PeerId, matched_blocks: int, block_ids: tuple[int, ...], granted_at: float
@@ -28,6 +37,7 @@ class HeldLease:
         """0: no transfer has been asked for."""
         self.transferred = False
         """All ranks' writes are final and successful, or there was nothing to write."""
+        self.write_failed = False
 
 
 class Times:

@@ -2,7 +2,7 @@
 
 A lease is live until it is committed or ended. An ended one whose sender has not said that all its writes are
 final is quarantined: nothing can revoke a peer's access to memory, so its blocks are freed only by the sender's
-word, or by proof that the sender is dead and a fence that was asked for after it.
+word, or by a fence that was asked for after its death, or after its word that a write had failed.
 """
 
 from collections.abc import Iterator
@@ -138,15 +138,6 @@ class LeaseTable:
     def writable_blocks(self) -> Iterator[list[int]]:
         for lease in self._leases.values():
             yield lease.blocks
-
-    def fence(self, peer: PeerId, fence: int) -> bool:
-        """The peer is dead; its leases have been ended. False: none needs this fence."""
-        found = False
-        for lease in self.of_peer(peer):
-            if not lease.fence:
-                lease.fence = fence
-                found = True
-        return found
 
     def fence_drained(self, fence: int) -> None:
         """What had arrived before the fence has landed: leases that waited for it, or an earlier one, are freed."""

@@ -232,7 +232,13 @@ class PrefillRole(WorkerRole):
             link.close_lease(lease.lease_id)
         if link.linked:
             self.context.decode(link.peer).releases.append(
-                ReleaseOut(key=job.key, lease=lease.lease_id, writes_closed=not outstanding, aborted=aborted)
+                ReleaseOut(
+                    key=job.key,
+                    lease=lease.lease_id,
+                    writes_closed=not outstanding,
+                    aborted=aborted,
+                    write_failed=lease.write_failed,
+                )
             )
 
     # --- transfer and commit ------------------------------------------------------------------------
@@ -242,6 +248,7 @@ class PrefillRole(WorkerRole):
         if transfer is None:
             return
         job, lease = transfer.job, transfer.lease
+        lease.write_failed = transfer.write_failed
         self.context.observe("kv_transfer_seconds", transfer.seconds)
         self.context.observe("kv_transfer_bytes_total", float(transfer.bytes))
         if job.lease is not lease:
@@ -264,7 +271,7 @@ class PrefillRole(WorkerRole):
             return
         link.close_lease(lease.lease_id)
         if link.linked:
-            closed = WritesClosedOut(lease=lease.lease_id, epoch=job.key.epoch)
+            closed = WritesClosedOut(lease=lease.lease_id, epoch=job.key.epoch, write_failed=lease.write_failed)
             self.context.decode(link.peer).writes_closed.append(closed)
 
     def _commit(self, job: Job, lease: HeldLease, now: float) -> None:

@@ -11,7 +11,18 @@ from pdcluster_worker.core.plan import TransferSpec
 
 
 class Transfer:
-    __slots__ = ("bytes", "cancelled", "job", "lease", "ok", "ranks_left", "reason", "seconds", "transfer_id")
+    __slots__ = (
+        "bytes",
+        "cancelled",
+        "job",
+        "lease",
+        "ok",
+        "ranks_left",
+        "reason",
+        "seconds",
+        "transfer_id",
+        "write_failed",
+    )
 
     def __init__(self, transfer_id: TransferId, job: Job, lease: HeldLease, ranks: int) -> None:
         self.transfer_id = transfer_id
@@ -23,6 +34,7 @@ class Transfer:
         self.bytes = 0
         self.seconds = 0.0
         self.reason = ""
+        self.write_failed = False
 
 
 class Transfers:
@@ -85,6 +97,7 @@ class Transfers:
         transfer.bytes += event.bytes
         transfer.seconds = max(transfer.seconds, event.seconds)
         transfer.reason = transfer.reason or event.reason
+        transfer.write_failed = transfer.write_failed or event.write_failed
         if transfer.ranks_left:
             return None
         del self._transfers[event.transfer]

@@ -82,4 +82,5 @@ def _transfer(report: TransferReport, rank: int) -> TransferFinished:
         bytes=report.bytes,
         seconds=report.seconds,
         reason=report.reason,
+        write_failed=report.write_failed,
     )

@@ -56,6 +56,7 @@ class Transfer:
     written: int = 0
     started: float | None = None
     reason: str = ""
+    write_failed: bool = False
 
     @classmethod
     def begin(cls, spec: TransferSpec, deadline: float, block_size: int, layers: int) -> "Transfer":
@@ -96,6 +97,7 @@ class Transfer:
 
     def handle_failed(self, handle: WriteHandle) -> None:
         del self.handles[handle]
+        self.write_failed = True
         self.fail("a write failed")
 
     def fail(self, reason: str) -> None:
@@ -114,7 +116,7 @@ class Transfer:
         ok = self.state is TransferState.SENDING
         self._move(TransferState.DONE)
         seconds = 0.0 if self.started is None else now - self.started
-        return TransferReport(self.spec.transfer_id, ok, self.written, seconds, self.reason)
+        return TransferReport(self.spec.transfer_id, ok, self.written, seconds, self.reason, self.write_failed)
 
     def _move(self, state: TransferState) -> None:
         if state not in TRANSITIONS[self.state]:

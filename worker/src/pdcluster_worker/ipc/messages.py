@@ -64,6 +64,7 @@ class TransferReport(msgspec.Struct, frozen=True):
     bytes: int
     seconds: float
     reason: str = ""
+    write_failed: bool = False
 
 
 class FromExecutor(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -46,7 +46,9 @@ def encode_to_decode(out: ToDecode, now: float) -> list[bytes]:
         for output in commit.outputs:
             write_output(output, item.outputs.add())
     for closed in out.writes_closed:
-        splitter.room(NOTE_BYTES).writes_closed.add(lease_id=closed.lease, epoch=closed.epoch)
+        splitter.room(NOTE_BYTES).writes_closed.add(
+            lease_id=closed.lease, epoch=closed.epoch, write_failed=closed.write_failed
+        )
     for release in out.releases:
         splitter.room(NOTE_BYTES).releases.add(
             request_id=release.key.request_id,
@@ -54,6 +56,7 @@ def encode_to_decode(out: ToDecode, now: float) -> list[bytes]:
             lease_id=release.lease,
             writes_closed=release.writes_closed,
             aborted=release.aborted,
+            write_failed=release.write_failed,
         )
     for reserve in out.reserves:
         _add_reserve(reserve, splitter.room(len(reserve.block_hashes) + NOTE_BYTES), now)
@@ -70,7 +73,8 @@ def read_from_prefill(data: bytes, peer: PeerId, now: float) -> list[events.Even
         checks.bounded(getattr(message, field), limits.MAX_ITEMS, field)
     found: list[events.Event] = [_commit(item, peer, now) for item in message.commits]
     found.extend(
-        events.WritesClosed(peer=peer, lease=LeaseId(item.lease_id), epoch=item.epoch) for item in message.writes_closed
+        events.WritesClosed(peer=peer, lease=LeaseId(item.lease_id), epoch=item.epoch, write_failed=item.write_failed)
+        for item in message.writes_closed
     )
     found.extend(
         events.Released(
@@ -79,6 +83,7 @@ def read_from_prefill(data: bytes, peer: PeerId, now: float) -> list[events.Even
             lease=LeaseId(item.lease_id),
             writes_closed=item.writes_closed,
             aborted=item.aborted,
+            write_failed=item.write_failed,
         )
         for item in message.releases
     )
