@@ -1,0 +1,171 @@
+"""List and watch, without end: what exists of one kind, and every change of it.
+
+A watch that ends is resumed where it was; one that fails, or falls silent, is followed by a new listing, after a pause
+that grows while the API server does not answer.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+import structlog
+from kubernetes.aio import client as kubernetes_client
+
+from pdcluster_operator.kube import KubeError
+from pdcluster_operator.resources import Manifest, Resource
+
+log = structlog.get_logger(__name__)
+
+PAGE = 500
+LIST_SECONDS = 30.0
+WATCH_SECONDS = 300
+SILENT_SECONDS = 90.0
+"""The API server sends a bookmark every minute: a watch that is silent for longer is dead."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+
+
+class News(StrEnum):
+    LISTING = "Listing"
+    """A new listing begins: what it does not bring is gone."""
+    CHANGED = "Changed"
+    GONE = "Gone"
+    COMPLETE = "Complete"
+    LOST = "Lost"
+    """Nothing is known of changes until the next Complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    news: News
+    manifest: Manifest = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What of a kind is followed."""
+
+    resource: Resource
+    namespace: str = ""
+    label_selector: str = ""
+    field_selector: str = ""
+
+    @property
+    def path(self) -> str:
+        return self.resource.path(self.namespace or None)
+
+    @property
+    def query(self) -> dict[str, str]:
+        found = {"labelSelector": self.label_selector, "fieldSelector": self.field_selector}
+        return {key: value for key, value in found.items() if value}
+
+
+def one(resource: Resource, namespace: str, name: str) -> Scope:
+    """A single object; a role that names it is enough."""
+    return Scope(resource, namespace, field_selector=f"metadata.name={name}")
+
+
+class _StaleError(Exception):
+    """The watch's version is too old: list again."""
+
+
+class Follower:
+    """Follows on one connection. Never raises; failures are logged, and told as Lost."""
+
+    def __init__(self, connection: kubernetes_client.ApiClient) -> None:
+        self._connection = connection
+
+    async def changes(self, scope: Scope) -> AsyncIterator[Change]:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                async for change in self._list_and_watch(scope):
+                    yield change
+                    pause = FIRST_PAUSE if change.news is News.COMPLETE else pause
+            except _StaleError:
+                continue
+            except (KubeError, aiohttp.ClientError, OSError, ValueError) as error:
+                log.warning("watch_failed", kind=scope.resource.kind, reason=str(error) or type(error).__name__)
+            yield Change(News.LOST)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def states(self, scope: Scope) -> AsyncIterator[Manifest | None]:
+        """Of a single object; None: there is none."""
+        present = False
+        async for change in self.changes(scope):
+            if change.news is News.LISTING:
+                present = False
+            elif change.news is News.CHANGED:
+                present = True
+                yield change.manifest
+            elif change.news is News.GONE or (change.news is News.COMPLETE and not present):
+                yield None
+
+    async def _list_and_watch(self, scope: Scope) -> AsyncIterator[Change]:
+        yield Change(News.LISTING)
+        page: dict[str, str] = {"limit": str(PAGE)}
+        while True:
+            listed = await self._list(scope, page)
+            for manifest in listed["items"]:
+                yield Change(News.CHANGED, manifest)
+            following = listed["metadata"].get("continue")
+            if not following:
+                break
+            page["continue"] = following
+        yield Change(News.COMPLETE)
+        version = listed["metadata"]["resourceVersion"]
+        while True:
+            async for kind, manifest in self._watch(scope, version):
+                version = manifest["metadata"]["resourceVersion"]
+                if kind != "BOOKMARK":
+                    yield Change(News.GONE if kind == "DELETED" else News.CHANGED, manifest)
+
+    async def _list(self, scope: Scope, page: Mapping[str, str]) -> Manifest:
+        answer = await self._get(scope.path, {**scope.query, **page}, aiohttp.ClientTimeout(total=LIST_SECONDS))
+        return dict(json.loads(await answer.read()))
+
+    async def _watch(self, scope: Scope, version: str) -> AsyncIterator[tuple[str, Manifest]]:
+        """Until the API server ends it. Raises _StaleError, or what went wrong."""
+        query = {
+            **scope.query,
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        limit = aiohttp.ClientTimeout(total=WATCH_SECONDS + SILENT_SECONDS, sock_read=SILENT_SECONDS)
+        answer = await self._get(scope.path, query, limit)
+        try:
+            async for line in answer.response.content:
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise _refusal(event["object"])
+                yield event["type"], event["object"]
+        finally:
+            answer.response.close()
+
+    async def _get(self, path: str, query: Mapping[str, str], limit: aiohttp.ClientTimeout) -> Any:
+        request = await self._connection.param_serialize(
+            "GET",
+            path,
+            query_params=list(query.items()),
+            header_params={"Accept": "application/json"},
+            auth_settings=["BearerToken"],
+        )
+        answer = await self._connection.call_api(*request, _request_timeout=limit)
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            body = (await answer.read()).decode(errors="replace")
+            raise _refusal({"code": answer.status, "message": body})
+        return answer
+
+
+def _refusal(status: Mapping[str, Any]) -> Exception:
+    if status.get("code") == HTTPStatus.GONE:
+        return _StaleError()
+    return KubeError(int(status.get("code") or 0), str(status.get("reason", "")), str(status.get("message", "")))
