@@ -62,7 +62,10 @@ class Call:
 
 
 class Kube:
-    """Calls of one connection. `remaining` gives the seconds that a write may take from now on."""
+    """Calls of one connection. `remaining` gives the seconds that a write may take from now on.
+
+    `manager` is in whose name fields are written.
+    """
 
     def __init__(
         self,
@@ -72,12 +75,14 @@ class Kube:
         timeout: float = 30.0,
         concurrency: int = 16,
         on_call: Callable[[Call], None] = lambda call: None,
+        manager: str = FIELD_MANAGER,
     ) -> None:
         self._connection = connection
         self._remaining = remaining
         self._timeout = timeout
         self._slots = asyncio.Semaphore(concurrency)
         self._on_call = on_call
+        self._manager = manager
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
         """The object, or None when there is none."""
@@ -106,25 +111,25 @@ class Kube:
         if guard := NEVER_A_VERSION if only_create else version:
             manifest = {**manifest, "metadata": {**metadata, "resourceVersion": guard}}
         path = resource.path(metadata["namespace"], metadata["name"], subresource)
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        query = {"fieldManager": self._manager, "force": "true"}
         return await self._write("PATCH", resource, path, query, manifest, "application/apply-patch+yaml")
 
     async def create(self, manifest: Manifest) -> Manifest:
         """POST: for objects whose fields the operator must not own afterwards."""
         resource = BY_KIND[manifest["kind"]]
         path = resource.path(manifest["metadata"]["namespace"])
-        return await self._write("POST", resource, path, {"fieldManager": FIELD_MANAGER}, manifest)
+        return await self._write("POST", resource, path, {"fieldManager": self._manager}, manifest)
 
     async def merge(self, resource: Resource, namespace: str, name: str, patch: Manifest) -> Manifest:
         """A JSON merge patch; with `metadata.uid` or `resourceVersion` in it, only of that very object."""
-        path, query = resource.path(namespace, name), {"fieldManager": FIELD_MANAGER}
+        path, query = resource.path(namespace, name), {"fieldManager": self._manager}
         return await self._write("PATCH", resource, path, query, patch, "application/merge-patch+json")
 
     async def replace(self, manifest: Manifest) -> Manifest:
         """PUT; the manifest's resourceVersion is the guard."""
         resource = BY_KIND[manifest["kind"]]
         path = resource.path(manifest["metadata"]["namespace"], manifest["metadata"]["name"])
-        return await self._write("PUT", resource, path, {"fieldManager": FIELD_MANAGER}, manifest)
+        return await self._write("PUT", resource, path, {"fieldManager": self._manager}, manifest)
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
         """Deletes that very object, in the background; one that is gone or was replaced is no error."""
@@ -200,11 +205,13 @@ def _error(status: int, body: bytes, retry_after: str | None) -> KubeError:
 
 
 @contextlib.asynccontextmanager
-async def connection(kubeconfig: str | None = None) -> AsyncIterator[kubernetes_client.ApiClient]:
-    """A connection with the pod's service account, or with a kubeconfig's current context."""
+async def connection(
+    kubeconfig: str | None = None, context: str | None = None
+) -> AsyncIterator[kubernetes_client.ApiClient]:
+    """A connection with the pod's service account, or with a context of a kubeconfig, by default its current one."""
     settings = kubernetes_client.Configuration()
     if kubeconfig:
-        await kubernetes_config.load_kube_config(kubeconfig, client_configuration=settings)
+        await kubernetes_config.load_kube_config(kubeconfig, context, client_configuration=settings)
     else:
         kubernetes_config.load_incluster_config(client_configuration=settings)
     settings.client_session_kwargs = {"trust_env": False}
