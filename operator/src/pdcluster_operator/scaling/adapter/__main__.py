@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import sys
@@ -24,8 +25,8 @@ from pdcluster_operator.scaling.adapter.door import Door
 from pdcluster_operator.scaling.adapter.follow import Follower, News, Scope, one
 from pdcluster_operator.scaling.adapter.keeper import Keeper
 from pdcluster_operator.scaling.adapter.metrics import AdapterMetrics
-from pdcluster_operator.scaling.adapter.scraper import Scraper
-from pdcluster_operator.scaling.adapter.settings import AdapterSettings, from_environment
+from pdcluster_operator.scaling.adapter.scraper import Scraper, fetch
+from pdcluster_operator.scaling.adapter.settings import NAME, AdapterSettings, from_environment
 from pdcluster_operator.scaling.adapter.workers import SELECTOR, Workers, worker_of
 
 log = structlog.get_logger(__name__)
@@ -41,7 +42,7 @@ class Adapter:
         self._follower = follower
         self._metrics = AdapterMetrics()
         self._workers = Workers()
-        self._scraper = Scraper(http, self._metrics)
+        self._scraper = Scraper(functools.partial(fetch, http), self._metrics)
         self._door = Door()
         self._keeper = Keeper(kube, follower, settings, self._show)
 
@@ -119,7 +120,7 @@ async def serve(settings: AdapterSettings) -> None:
         connection(settings.kubeconfig or None) as opened,
         aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as http,
     ):
-        kube = Kube(opened, remaining=lambda: float("inf"))
+        kube = Kube(opened, remaining=lambda: float("inf"), manager=NAME)
         await Adapter(settings, Follower(opened), kube, http).run()
 
 

@@ -66,7 +66,10 @@ class Keeper:
         """The API server trusts what is served."""
 
     async def run(self) -> None:
-        """Raises ForeignOwnerError, or MaterialError of a Secret that holds something else; an API server that does not answer is only waited for."""
+        """Raises ForeignOwnerError, or MaterialError of a Secret that holds something else.
+
+        An API server that does not answer is only waited for.
+        """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_secret())
             group.create_task(self._follow_service())

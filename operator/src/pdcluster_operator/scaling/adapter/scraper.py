@@ -6,7 +6,8 @@ A reading serves every question of the next seconds, and of two that ask at once
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from http import HTTPStatus
 
 import aiohttp
 import structlog
@@ -28,6 +29,10 @@ AT_ONCE = 64
 LONGEST_BODY = 1 << 20
 
 
+Fetch = Callable[[str], Awaitable[Mapping[str, float]]]
+"""From a worker's URL to its gauges; raises OperatorError, aiohttp.ClientError or OSError."""
+
+
 class ScrapeError(OperatorError):
     """A worker did not tell its metrics."""
 
@@ -35,10 +40,8 @@ class ScrapeError(OperatorError):
 class Scraper:
     """The only writer of the readings. One task per worker that is being read."""
 
-    def __init__(
-        self, http: aiohttp.ClientSession, metrics: AdapterMetrics, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._http = http
+    def __init__(self, fetch: Fetch, metrics: AdapterMetrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._fetch = fetch
         self._metrics = metrics
         self._clock = clock
         self._slots = asyncio.Semaphore(AT_ONCE)
@@ -97,11 +100,13 @@ class Scraper:
             self.readings[worker.uid] = Reading(values, began)
             return
 
-    async def _fetch(self, url: str) -> Mapping[str, float]:
-        async with self._http.get(url, allow_redirects=False) as answer:
-            if answer.status != 200:
-                raise ScrapeError(f"{url} answered {answer.status}")
-            return gauges([line async for line in _lines(answer)])
+
+async def fetch(http: aiohttp.ClientSession, url: str) -> Mapping[str, float]:
+    """One request to one worker, which is not trusted: no redirect is followed, and no endless body read."""
+    async with http.get(url, allow_redirects=False) as answer:
+        if answer.status != HTTPStatus.OK:
+            raise ScrapeError(f"{url} answered {answer.status}")
+        return gauges([line async for line in _lines(answer)])
 
 
 async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[str]:
