@@ -67,11 +67,16 @@ demo: install model ## a router, two prefill and two decode workers here, and on
 	@$(RUN) python scripts/demo.py
 
 .PHONY: test
-test: install model ## all tests
-	$(RUN) pytest
+test: install model cluster-tools ## all tests, those against a real API server among them
+	$(RUN) pytest -m "not storm"
+
+.PHONY: sandbox
+sandbox:
+	@command -v bwrap >/dev/null || { apt-get update -qq && apt-get install -y -qq bubblewrap; } >&2 \
+		|| { echo "the end-to-end tests need bubblewrap (bwrap): install it and run this again" >&2; exit 1; }
 
 .PHONY: cluster-tools
-cluster-tools: install ## the programs of a real control plane, found or built once (about 15 minutes)
+cluster-tools: install sandbox ## the programs of a real control plane, found or built once (about 15 minutes)
 	@$(RUN) python tests/support/cluster_binaries.py --go >/dev/null 2>&1 || $(UV) sync --locked --inexact --group cluster
 	@$(RUN) python tests/support/cluster_binaries.py
 
