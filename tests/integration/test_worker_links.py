@@ -198,6 +198,23 @@ def test_a_new_process_under_a_pods_name_proves_the_old_one_dead() -> None:
     asyncio.run(main())
 
 
+def test_a_pod_that_is_gone_is_proven_dead_unless_it_is_linked() -> None:
+    async def main() -> None:
+        decode, prefill = await DecodeEnd("d1").start(), PrefillEnd("p1", "pod-0")
+        async with beating(decode, prefill):
+            prefill.know(("d1", decode.port))
+            await until(lambda: bool(decode.engine.of(events.PrefillLinked)))
+            decode.links.pods_gone(["pod-0", "pod-1"])
+            assert not decode.engine.of(events.PrefillDied), "it has come back under its name"
+            await prefill.links.close()
+            await until(lambda: bool(decode.engine.of(events.PrefillLost)))
+            decode.links.pods_gone(["pod-0"])
+            decode.links.pods_gone(["pod-0"])
+            assert [event.peer for event in decode.engine.of(events.PrefillDied)] == ["p1"]
+
+    asyncio.run(main())
+
+
 def test_another_pods_link_proves_nothing() -> None:
     async def main() -> None:
         decode, one, two = await DecodeEnd("d1").start(), PrefillEnd("p1", "pod-0"), PrefillEnd("p2", "pod-1")
@@ -270,7 +287,12 @@ def test_a_router_that_does_not_read_is_disconnected(reads: bool) -> None:
     async def main() -> None:
         engine, board, errors = FakeEngine(), Switchboard(), FakeRecorder()
         service = InferenceService(
-            identity("w", Role.MIXED), engine, board, lambda _stream, _peers: None, max_pending_bytes=1 << 18
+            identity("w", Role.MIXED),
+            engine,
+            board,
+            lambda _stream, _peers: None,
+            lambda _gone: None,
+            max_pending_bytes=1 << 18,
         )
         server = make_server()
         ended = asyncio.Event()

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from pdcluster_proto.v1 import request_pb2 as pdcluster__proto_dot_v1_dot_request__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pdcluster_proto/v1/inference.proto\x12\x0cpdcluster.v1\x1a pdcluster_proto/v1/request.proto\"\xd1\x01\n\rRouterMessage\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x19.pdcluster.v1.RouterHello\x12\"\n\x05peers\x18\x02 \x01(\x0b\x32\x13.pdcluster.v1.Peers\x12%\n\x07submits\x18\x03 \x03(\x0b\x32\x14.pdcluster.v1.Submit\x12&\n\x08\x61ttaches\x18\x04 \x03(\x0b\x32\x14.pdcluster.v1.Attach\x12#\n\x06\x61\x62orts\x18\x05 \x03(\x0b\x32\x13.pdcluster.v1.Abort\"I\n\x0bRouterHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x11\n\trouter_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\"*\n\x05Peers\x12!\n\x05peers\x18\x01 \x03(\x0b\x32\x12.pdcluster.v1.Peer\"u\n\x04Peer\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12 \n\x04role\x18\x03 \x01(\x0e\x32\x12.pdcluster.v1.Role\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x13\n\x0blayout_hash\x18\x05 \x01(\t\"@\n\x06Submit\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12&\n\x07request\x18\x02 \x01(\x0b\x32\x15.pdcluster.v1.Request\"e\n\x06\x41ttach\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12\r\n\x05\x65poch\x18\x03 \x01(\r\x12\x12\n\nnext_index\x18\x04 \x01(\r\x12\x14\n\x0cprefill_lost\x18\x05 \x01(\x08\":\n\x05\x41\x62ort\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x0e\n\x06handle\x18\x03 \x01(\r\"\xde\x02\n\rWorkerMessage\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x19.pdcluster.v1.WorkerHello\x12(\n\x08\x61\x63\x63\x65pted\x18\x02 \x03(\x0b\x32\x16.pdcluster.v1.Accepted\x12(\n\x08reserved\x18\x03 \x03(\x0b\x32\x16.pdcluster.v1.Reserved\x12(\n\x06tokens\x18\x04 \x01(\x0b\x32\x18.pdcluster.v1.TokenBatch\x12+\n\nhanded_off\x18\x05 \x03(\x0b\x32\x17.pdcluster.v1.HandedOff\x12(\n\x08\x66inished\x18\x06 \x03(\x0b\x32\x16.pdcluster.v1.Finished\x12$\n\x06\x66\x61iled\x18\x07 \x03(\x0b\x32\x14.pdcluster.v1.Failed\x12(\n\x05state\x18\x08 \x01(\x0b\x32\x19.pdcluster.v1.WorkerState\"\xf9\x01\n\x0bWorkerHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12 \n\x04role\x18\x04 \x01(\x0e\x32\x12.pdcluster.v1.Role\x12\x10\n\x08revision\x18\x05 \x01(\t\x12\x13\n\x0blayout_hash\x18\x06 \x01(\t\x12\r\n\x05model\x18\x07 \x01(\t\x12\x18\n\x10max_model_length\x18\x08 \x01(\r\x12\x12\n\nvocab_size\x18\t \x01(\r\x12\x12\n\nblock_size\x18\n \x01(\r\x12\x13\n\x0bpool_tokens\x18\x0b \x01(\r\"\x1a\n\x08\x41\x63\x63\x65pted\x12\x0e\n\x06handle\x18\x01 \x01(\r\"O\n\x08Reserved\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x1a\n\x12\x64\x65\x63ode_instance_id\x18\x02 \x01(\t\x12\x17\n\x0freserve_seconds\x18\x03 \x01(\x01\"]\n\tHandedOff\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x1a\n\x12\x64\x65\x63ode_instance_id\x18\x02 \x01(\t\x12$\n\x06stages\x18\x03 \x01(\x0b\x32\x14.pdcluster.v1.Stages\"\x9e\x01\n\x06Stages\x12\r\n\x05queue\x18\x01 \x01(\x01\x12\x0f\n\x07prepare\x18\x02 \x01(\x01\x12\x0f\n\x07reserve\x18\x03 \x01(\x01\x12\x0f\n\x07prefill\x18\x04 \x01(\x01\x12\x10\n\x08transfer\x18\x05 \x01(\x01\x12\x15\n\rcached_tokens\x18\x06 \x01(\r\x12\x0e\n\x06\x64\x65\x63ode\x18\x07 \x01(\x01\x12\x19\n\x11transferred_bytes\x18\x08 \x01(\x04\"\x95\x01\n\x08\x46inished\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\routput_tokens\x18\x03 \x01(\r\x12\x12\n\nstop_token\x18\x04 \x01(\r\x12\x18\n\x10stopped_by_token\x18\x05 \x01(\x08\x12$\n\x06stages\x18\x06 \x01(\x0b\x32\x14.pdcluster.v1.Stages\"{\n\x06\x46\x61iled\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\'\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x19.pdcluster.v1.FailureCode\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0bretry_after\x18\x04 \x01(\x01\x12\x13\n\x0bwas_running\x18\x05 \x01(\x08\"\xc2\x01\n\x0bWorkerState\x12\x15\n\rqueued_tokens\x18\x01 \x01(\x04\x12!\n\x19prefill_tokens_per_second\x18\x02 \x01(\x01\x12\x10\n\x08kv_usage\x18\x03 \x01(\x01\x12\x0f\n\x07running\x18\x04 \x01(\r\x12\x0f\n\x07waiting\x18\x05 \x01(\r\x12\x12\n\nfree_slots\x18\x06 \x01(\r\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08\x12\x10\n\x08kv_peers\x18\x08 \x01(\r\x12\r\n\x05ready\x18\t \x01(\x08\x32S\n\tInference\x12\x46\n\x06Stream\x12\x1b.pdcluster.v1.RouterMessage\x1a\x1b.pdcluster.v1.WorkerMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pdcluster_proto/v1/inference.proto\x12\x0cpdcluster.v1\x1a pdcluster_proto/v1/request.proto\"\xe4\x01\n\rRouterMessage\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x19.pdcluster.v1.RouterHello\x12\"\n\x05peers\x18\x02 \x01(\x0b\x32\x13.pdcluster.v1.Peers\x12%\n\x07submits\x18\x03 \x03(\x0b\x32\x14.pdcluster.v1.Submit\x12&\n\x08\x61ttaches\x18\x04 \x03(\x0b\x32\x14.pdcluster.v1.Attach\x12#\n\x06\x61\x62orts\x18\x05 \x03(\x0b\x32\x13.pdcluster.v1.Abort\x12\x11\n\tgone_pods\x18\x06 \x03(\t\"I\n\x0bRouterHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x11\n\trouter_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\"*\n\x05Peers\x12!\n\x05peers\x18\x01 \x03(\x0b\x32\x12.pdcluster.v1.Peer\"u\n\x04Peer\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12 \n\x04role\x18\x03 \x01(\x0e\x32\x12.pdcluster.v1.Role\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x13\n\x0blayout_hash\x18\x05 \x01(\t\"@\n\x06Submit\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12&\n\x07request\x18\x02 \x01(\x0b\x32\x15.pdcluster.v1.Request\"e\n\x06\x41ttach\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12\r\n\x05\x65poch\x18\x03 \x01(\r\x12\x12\n\nnext_index\x18\x04 \x01(\r\x12\x14\n\x0cprefill_lost\x18\x05 \x01(\x08\":\n\x05\x41\x62ort\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x0e\n\x06handle\x18\x03 \x01(\r\"\xde\x02\n\rWorkerMessage\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x19.pdcluster.v1.WorkerHello\x12(\n\x08\x61\x63\x63\x65pted\x18\x02 \x03(\x0b\x32\x16.pdcluster.v1.Accepted\x12(\n\x08reserved\x18\x03 \x03(\x0b\x32\x16.pdcluster.v1.Reserved\x12(\n\x06tokens\x18\x04 \x01(\x0b\x32\x18.pdcluster.v1.TokenBatch\x12+\n\nhanded_off\x18\x05 \x03(\x0b\x32\x17.pdcluster.v1.HandedOff\x12(\n\x08\x66inished\x18\x06 \x03(\x0b\x32\x16.pdcluster.v1.Finished\x12$\n\x06\x66\x61iled\x18\x07 \x03(\x0b\x32\x14.pdcluster.v1.Failed\x12(\n\x05state\x18\x08 \x01(\x0b\x32\x19.pdcluster.v1.WorkerState\"\xf9\x01\n\x0bWorkerHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12 \n\x04role\x18\x04 \x01(\x0e\x32\x12.pdcluster.v1.Role\x12\x10\n\x08revision\x18\x05 \x01(\t\x12\x13\n\x0blayout_hash\x18\x06 \x01(\t\x12\r\n\x05model\x18\x07 \x01(\t\x12\x18\n\x10max_model_length\x18\x08 \x01(\r\x12\x12\n\nvocab_size\x18\t \x01(\r\x12\x12\n\nblock_size\x18\n \x01(\r\x12\x13\n\x0bpool_tokens\x18\x0b \x01(\r\"\x1a\n\x08\x41\x63\x63\x65pted\x12\x0e\n\x06handle\x18\x01 \x01(\r\"O\n\x08Reserved\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x1a\n\x12\x64\x65\x63ode_instance_id\x18\x02 \x01(\t\x12\x17\n\x0freserve_seconds\x18\x03 \x01(\x01\"]\n\tHandedOff\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x1a\n\x12\x64\x65\x63ode_instance_id\x18\x02 \x01(\t\x12$\n\x06stages\x18\x03 \x01(\x0b\x32\x14.pdcluster.v1.Stages\"\x9e\x01\n\x06Stages\x12\r\n\x05queue\x18\x01 \x01(\x01\x12\x0f\n\x07prepare\x18\x02 \x01(\x01\x12\x0f\n\x07reserve\x18\x03 \x01(\x01\x12\x0f\n\x07prefill\x18\x04 \x01(\x01\x12\x10\n\x08transfer\x18\x05 \x01(\x01\x12\x15\n\rcached_tokens\x18\x06 \x01(\r\x12\x0e\n\x06\x64\x65\x63ode\x18\x07 \x01(\x01\x12\x19\n\x11transferred_bytes\x18\x08 \x01(\x04\"\x95\x01\n\x08\x46inished\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\routput_tokens\x18\x03 \x01(\r\x12\x12\n\nstop_token\x18\x04 \x01(\r\x12\x18\n\x10stopped_by_token\x18\x05 \x01(\x08\x12$\n\x06stages\x18\x06 \x01(\x0b\x32\x14.pdcluster.v1.Stages\"{\n\x06\x46\x61iled\x12\x0e\n\x06handle\x18\x01 \x01(\r\x12\'\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x19.pdcluster.v1.FailureCode\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0bretry_after\x18\x04 \x01(\x01\x12\x13\n\x0bwas_running\x18\x05 \x01(\x08\"\xc2\x01\n\x0bWorkerState\x12\x15\n\rqueued_tokens\x18\x01 \x01(\x04\x12!\n\x19prefill_tokens_per_second\x18\x02 \x01(\x01\x12\x10\n\x08kv_usage\x18\x03 \x01(\x01\x12\x0f\n\x07running\x18\x04 \x01(\r\x12\x0f\n\x07waiting\x18\x05 \x01(\r\x12\x12\n\nfree_slots\x18\x06 \x01(\r\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08\x12\x10\n\x08kv_peers\x18\x08 \x01(\r\x12\r\n\x05ready\x18\t \x01(\x08\x32S\n\tInference\x12\x46\n\x06Stream\x12\x1b.pdcluster.v1.RouterMessage\x1a\x1b.pdcluster.v1.WorkerMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,37 +33,37 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdcluster_proto.v1.inferenc
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ROUTERMESSAGE']._serialized_start=87
-  _globals['_ROUTERMESSAGE']._serialized_end=296
-  _globals['_ROUTERHELLO']._serialized_start=298
-  _globals['_ROUTERHELLO']._serialized_end=371
-  _globals['_PEERS']._serialized_start=373
-  _globals['_PEERS']._serialized_end=415
-  _globals['_PEER']._serialized_start=417
-  _globals['_PEER']._serialized_end=534
-  _globals['_SUBMIT']._serialized_start=536
-  _globals['_SUBMIT']._serialized_end=600
-  _globals['_ATTACH']._serialized_start=602
-  _globals['_ATTACH']._serialized_end=703
-  _globals['_ABORT']._serialized_start=705
-  _globals['_ABORT']._serialized_end=763
-  _globals['_WORKERMESSAGE']._serialized_start=766
-  _globals['_WORKERMESSAGE']._serialized_end=1116
-  _globals['_WORKERHELLO']._serialized_start=1119
-  _globals['_WORKERHELLO']._serialized_end=1368
-  _globals['_ACCEPTED']._serialized_start=1370
-  _globals['_ACCEPTED']._serialized_end=1396
-  _globals['_RESERVED']._serialized_start=1398
-  _globals['_RESERVED']._serialized_end=1477
-  _globals['_HANDEDOFF']._serialized_start=1479
-  _globals['_HANDEDOFF']._serialized_end=1572
-  _globals['_STAGES']._serialized_start=1575
-  _globals['_STAGES']._serialized_end=1733
-  _globals['_FINISHED']._serialized_start=1736
-  _globals['_FINISHED']._serialized_end=1885
-  _globals['_FAILED']._serialized_start=1887
-  _globals['_FAILED']._serialized_end=2010
-  _globals['_WORKERSTATE']._serialized_start=2013
-  _globals['_WORKERSTATE']._serialized_end=2207
-  _globals['_INFERENCE']._serialized_start=2209
-  _globals['_INFERENCE']._serialized_end=2292
+  _globals['_ROUTERMESSAGE']._serialized_end=315
+  _globals['_ROUTERHELLO']._serialized_start=317
+  _globals['_ROUTERHELLO']._serialized_end=390
+  _globals['_PEERS']._serialized_start=392
+  _globals['_PEERS']._serialized_end=434
+  _globals['_PEER']._serialized_start=436
+  _globals['_PEER']._serialized_end=553
+  _globals['_SUBMIT']._serialized_start=555
+  _globals['_SUBMIT']._serialized_end=619
+  _globals['_ATTACH']._serialized_start=621
+  _globals['_ATTACH']._serialized_end=722
+  _globals['_ABORT']._serialized_start=724
+  _globals['_ABORT']._serialized_end=782
+  _globals['_WORKERMESSAGE']._serialized_start=785
+  _globals['_WORKERMESSAGE']._serialized_end=1135
+  _globals['_WORKERHELLO']._serialized_start=1138
+  _globals['_WORKERHELLO']._serialized_end=1387
+  _globals['_ACCEPTED']._serialized_start=1389
+  _globals['_ACCEPTED']._serialized_end=1415
+  _globals['_RESERVED']._serialized_start=1417
+  _globals['_RESERVED']._serialized_end=1496
+  _globals['_HANDEDOFF']._serialized_start=1498
+  _globals['_HANDEDOFF']._serialized_end=1591
+  _globals['_STAGES']._serialized_start=1594
+  _globals['_STAGES']._serialized_end=1752
+  _globals['_FINISHED']._serialized_start=1755
+  _globals['_FINISHED']._serialized_end=1904
+  _globals['_FAILED']._serialized_start=1906
+  _globals['_FAILED']._serialized_end=2029
+  _globals['_WORKERSTATE']._serialized_start=2032
+  _globals['_WORKERSTATE']._serialized_end=2226
+  _globals['_INFERENCE']._serialized_start=2228
+  _globals['_INFERENCE']._serialized_end=2311
 # @@protoc_insertion_point(module_scope)

@@ -8,18 +8,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RouterMessage(_message.Message):
-    __slots__ = ("hello", "peers", "submits", "attaches", "aborts")
+    __slots__ = ("hello", "peers", "submits", "attaches", "aborts", "gone_pods")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PEERS_FIELD_NUMBER: _ClassVar[int]
     SUBMITS_FIELD_NUMBER: _ClassVar[int]
     ATTACHES_FIELD_NUMBER: _ClassVar[int]
     ABORTS_FIELD_NUMBER: _ClassVar[int]
+    GONE_PODS_FIELD_NUMBER: _ClassVar[int]
     hello: RouterHello
     peers: Peers
     submits: _containers.RepeatedCompositeFieldContainer[Submit]
     attaches: _containers.RepeatedCompositeFieldContainer[Attach]
     aborts: _containers.RepeatedCompositeFieldContainer[Abort]
-    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., submits: _Optional[_Iterable[_Union[Submit, _Mapping]]] = ..., attaches: _Optional[_Iterable[_Union[Attach, _Mapping]]] = ..., aborts: _Optional[_Iterable[_Union[Abort, _Mapping]]] = ...) -> None: ...
+    gone_pods: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., submits: _Optional[_Iterable[_Union[Submit, _Mapping]]] = ..., attaches: _Optional[_Iterable[_Union[Attach, _Mapping]]] = ..., aborts: _Optional[_Iterable[_Union[Abort, _Mapping]]] = ..., gone_pods: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RouterHello(_message.Message):
     __slots__ = ("protocol_version", "router_id", "model")

@@ -12,7 +12,7 @@ from pdcluster_worker.errors import ExecutorError
 from pdcluster_worker.executor.commands import Activate, Command, DropSlots, LayerWritten
 from pdcluster_worker.executor.simulated_runner import SimulatedRunner
 from pdcluster_worker.executor.slots import Columns
-from pdcluster_worker.executor.steps import End, StepLoop, WorkQueue, count_tokens
+from pdcluster_worker.executor.steps import End, Step, StepLoop, WorkQueue, count_tokens
 from pdcluster_worker.ipc.messages import FromExecutor, StepReport
 
 CONFIG = ExecutorConfig(
@@ -40,7 +40,7 @@ class Loop:
     def run(self, *work: StepPlan | TransferSpec | End) -> list[StepReport]:
         items = WorkQueue()
         for item in (*work, End()):
-            items.put(item)
+            items.put(Step(item, 0.0) if isinstance(item, StepPlan) else item)
         self.loop.run(items)
         return [step for message in self.messages for step in message.steps]
 

@@ -130,3 +130,28 @@ def test_the_last_workers_stand_while_the_api_server_is_away() -> None:
     api = FakeAPI([pod("a")], ("ERROR", {}), ApiException(status=503, reason="away"), [pod("a")], ("ERROR", {}), [])
     assert reports(api, 2) == [(PREFILL,), ()]
     assert api.lists == 4
+
+
+def test_pods_that_are_gone_are_told_until_they_come_back() -> None:
+    router, first, second = pod("r", "router"), pod("a"), pod("b", uid="uid-old")
+    script = (
+        [router, first, second],
+        ("MODIFIED", pod("a", deleting=True)),
+        ("DELETED", first),
+        ("DELETED", router),
+        ("ERROR", {}),
+        [],
+        ("ADDED", pod("b", uid="uid-new")),
+    )
+
+    async def run() -> list[frozenset[str]]:
+        queue: asyncio.Queue[frozenset[str]] = asyncio.Queue()
+        ignored: asyncio.Queue[tuple[StaticWorker, ...]] = asyncio.Queue()
+        task = asyncio.create_task(PodWatcher(FakeAPI(*script), "demo", "", ignored.put, queue.put_nowait).run())
+        try:
+            return [await asyncio.wait_for(queue.get(), 5) for _ in range(3)]
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    assert asyncio.run(run()) == [{"a"}, {"a", "b"}, {"a"}]

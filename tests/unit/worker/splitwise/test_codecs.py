@@ -71,6 +71,7 @@ def test_a_routers_batch_comes_back() -> None:
         submits=(SubmitItem(4, REQUEST),),
         attaches=(AttachItem(5, KEY, 6, prefill_lost=True),),
         aborts=(AbortItem(KEY), AbortItem(handle=9)),
+        gone_pods=("pod-0", "pod-7"),
     )
     (data,) = encode_router(batch, NOW)
     assert decode_router(data, NOW) == batch

@@ -76,7 +76,7 @@ class Front:
         if self._server is None:
             raise StateError("open before start")
         self._admin.open(identity, engine)
-        self._inference = InferenceService(identity, engine, self._board, self._peers_changed)
+        self._inference = InferenceService(identity, engine, self._board, self._peers_changed, self._pods_gone)
         if role.links_to_decode:
             self._links = DecodeLinks(
                 identity, engine, self._board.decodes, self._tls, self._metrics, self._config.max_message_bytes
@@ -89,6 +89,10 @@ class Front:
         """Only a prefill worker needs to know who else there is."""
         if self._links is not None:
             self._links.peers_changed(stream, peers)
+
+    def _pods_gone(self, names: tuple[str, ...]) -> None:
+        if self._link_server is not None:
+            self._link_server.pods_gone(names)
 
     async def _close(self) -> None:
         if self._inference is not None:

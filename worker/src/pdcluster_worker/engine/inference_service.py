@@ -47,12 +47,14 @@ class InferenceService:
         engine: EnginePort,
         board: Switchboard,
         peers_changed: PeersChanged,
+        pods_gone: Callable[[tuple[str, ...]], None],
         max_pending_bytes: int = MAX_PENDING_BYTES,
     ) -> None:
         self._identity = identity
         self._engine = engine
         self._board = board
         self._peers_changed = peers_changed
+        self._pods_gone = pods_gone
         self._max_pending_bytes = max_pending_bytes
         self._numbers = itertools.count(1)
         self._open: set[Outbound] = set()
@@ -91,6 +93,8 @@ class InferenceService:
                 raise ProtocolError("hello: sent a second time", "order")
             if batch.peers is not None:
                 self._peers_changed(stream, batch.peers)
+            if batch.gone_pods:
+                self._pods_gone(batch.gone_pods)
             self._engine.post(*_events(stream, batch))
 
     async def _push_states(self, outbound: Outbound) -> None:

@@ -104,13 +104,20 @@ class PodWatcher:
     """Knows the pods; reports the workers among them at every change."""
 
     def __init__(
-        self, api: PodAPI, cluster: str, revision: str, report: Callable[[tuple[StaticWorker, ...]], Awaitable[None]]
+        self,
+        api: PodAPI,
+        cluster: str,
+        revision: str,
+        report: Callable[[tuple[StaticWorker, ...]], Awaitable[None]],
+        report_gone: Callable[[frozenset[str]], None] = lambda names: None,
     ) -> None:
         self._api = api
         self._selector = f"{CLUSTER_LABEL}={cluster}"
         self._revision = revision
         self._report = report
+        self._report_gone = report_gone
         self._pods: dict[str, Pod] = {}
+        self._gone: frozenset[str] = frozenset()
         self._reported: tuple[StaticWorker, ...] | None = None
         self._backoff = Backoff(0.2, 10.0)
 
@@ -126,14 +133,18 @@ class PodWatcher:
 
     async def _list_and_watch(self) -> None:
         listed = msgspec.json.decode(await self._api.list_pods(self._selector), type=PodList)
+        before = self._worker_names()
         self._pods = {pod.metadata.uid: pod for pod in listed.items}
+        self._note_gone(before)
         await self._changed()
         async for line in self._api.watch_pods(self._selector, listed.metadata.resource_version):
             event = msgspec.json.decode(line, type=Event)
             if event.type == "ERROR":  # usually: the resource version is too old
                 return
             if event.type != "BOOKMARK":
+                before = self._worker_names()
                 self._apply(event)
+                self._note_gone(before)
                 await self._changed()
 
     def _apply(self, event: Event) -> None:
@@ -142,6 +153,18 @@ class PodWatcher:
             self._pods.pop(pod.metadata.uid, None)
         else:
             self._pods[pod.metadata.uid] = pod
+
+    def _worker_names(self) -> frozenset[str]:
+        pods = (pod.metadata for pod in self._pods.values())
+        return frozenset(pod.name for pod in pods if pod.labels.get(ROLE_LABEL, "") in set(Role))
+
+    def _note_gone(self, before: frozenset[str]) -> None:
+        """A pod goes when the kubelet has said that its processes ended: that is the proof which is passed on."""
+        present = self._worker_names()
+        gone = (self._gone | before) - present
+        if gone != self._gone:
+            self._gone = gone
+            self._report_gone(gone)
 
     async def _changed(self) -> None:
         workers = workers_of(self._pods.values(), self._revision)
@@ -191,7 +214,10 @@ class KubernetesPods:
 
 
 async def watch_cluster(
-    cluster: str, revision: str, report: Callable[[tuple[StaticWorker, ...]], Awaitable[None]]
+    cluster: str,
+    revision: str,
+    report: Callable[[tuple[StaticWorker, ...]], Awaitable[None]],
+    report_gone: Callable[[frozenset[str]], None],
 ) -> None:
     """`cluster` is NAME.NAMESPACE. ConfigError when this is no pod of a cluster."""
     name, _, namespace = cluster.partition(".")
@@ -201,4 +227,4 @@ async def watch_cluster(
     except config.ConfigException as error:
         raise ConfigError(f"no --worker is given, and the Kubernetes API cannot be used: {error}") from error
     async with client.ApiClient(configuration=settings) as connection:
-        await PodWatcher(KubernetesPods(connection, namespace), name, revision, report).run()
+        await PodWatcher(KubernetesPods(connection, namespace), name, revision, report, report_gone).run()

@@ -21,6 +21,7 @@ class Fleet:
         self._make_link = make_link
         self._fallback = fallback
         self._links: dict[str, Link] = {}
+        self._gone_pods: tuple[str, ...] = ()
 
     @property
     def links(self) -> Iterable[Link]:
@@ -42,6 +43,11 @@ class Fleet:
             if address not in self._links:
                 self._links[address] = self._make_link(worker)
                 self._links[address].start()
+        self.push_peers()
+
+    def set_gone(self, names: frozenset[str]) -> None:
+        """Pods that no longer exist: whoever waits for proof of their death learns of it, now or when it connects."""
+        self._gone_pods = tuple(sorted(names))
         self.push_peers()
 
     def remove(self, link: Link) -> None:
@@ -69,13 +75,15 @@ class Fleet:
             metrics.workers.labels(role.value).set(connected)
 
     def push_peers(self) -> None:
-        """Tells every prefill worker which decode workers there are for it."""
+        """Tells every prefill worker which decode workers there are for it, every decode worker which pods are gone."""
         connected = self._connected()
         decoders = [(link, hello) for link, hello in connected if hello.role is Role.DECODE]
         for link, mine in connected:
             if mine.role is Role.PREFILL:
                 fitting = [(other.address, hello) for other, hello in decoders if _pairing(hello) == _pairing(mine)]
                 link.peers(tuple(_peer(address, hello) for address, hello in fitting))
+            elif mine.role is Role.DECODE and self._gone_pods:
+                link.gone_pods(self._gone_pods)
 
     def limits(self) -> Limits:
         """The longest request that some worker of every needed role can hold; the smallest vocabulary."""

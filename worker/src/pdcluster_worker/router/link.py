@@ -67,9 +67,16 @@ class _Turn(msgspec.Struct):
     submits: list[SubmitItem] = []
     attaches: list[AttachItem] = []
     aborts: list[AbortItem] = []
+    gone_pods: tuple[str, ...] = ()
 
     def batch(self) -> RouterBatch:
-        return RouterBatch(None, self.peers, tuple(self.submits), tuple(self.attaches), tuple(self.aborts))
+        return RouterBatch(
+            peers=self.peers,
+            submits=tuple(self.submits),
+            attaches=tuple(self.attaches),
+            aborts=tuple(self.aborts),
+            gone_pods=self.gone_pods,
+        )
 
 
 class Link:
@@ -148,6 +155,9 @@ class Link:
 
     def peers(self, peers: tuple[PeerRecord, ...]) -> None:
         self._this_turn().peers = peers
+
+    def gone_pods(self, names: tuple[str, ...]) -> None:
+        self._this_turn().gone_pods = names
 
     def _this_turn(self) -> _Turn:
         if self._turn is None:

@@ -103,7 +103,7 @@ class RouterServer:
             stack.push_async_callback(self._close_links)
             for listener in self._listeners:
                 await stack.enter_async_context(serving(self._app, listener))
-            self.discovery = asyncio.create_task(discover(self._config, self.set_workers))
+            self.discovery = asyncio.create_task(discover(self._config, self.set_workers, self.fleet.set_gone))
             stack.push_async_callback(_cancelled, self.discovery)
             self._stack = stack.pop_all()
         return self

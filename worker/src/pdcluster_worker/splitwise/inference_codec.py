@@ -59,6 +59,8 @@ def encode_router(batch: RouterBatch, now: float) -> list[bytes]:
     for abort in batch.aborts:
         request_id, epoch = abort.key if abort.key is not None else (b"", 0)
         splitter.room(32).aborts.add(request_id=request_id, epoch=epoch, handle=abort.handle)
+    for pod in batch.gone_pods:
+        splitter.room(limits.MAX_NAME).gone_pods.append(pod)
     return messages + splitter.finish()
 
 
@@ -79,6 +81,10 @@ def decode_router(data: bytes, now: float) -> RouterBatch:
         aborts=tuple(
             AbortItem(checks.key(item.request_id, item.epoch) if item.request_id else None, item.handle)
             for item in checks.bounded(message.aborts, limits.MAX_ITEMS, "aborts")
+        ),
+        gone_pods=tuple(
+            checks.bounded(name, limits.MAX_NAME, "gone_pods")
+            for name in checks.bounded(message.gone_pods, limits.MAX_PEERS, "gone_pods")
         ),
     )
 

@@ -52,6 +52,7 @@ class RouterBatch(msgspec.Struct, frozen=True):
     submits: tuple[SubmitItem, ...] = ()
     attaches: tuple[AttachItem, ...] = ()
     aborts: tuple[AbortItem, ...] = ()
+    gone_pods: tuple[str, ...] = ()
 
 
 class WorkerHello(msgspec.Struct, frozen=True):

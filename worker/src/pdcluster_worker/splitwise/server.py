@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -79,6 +79,15 @@ class LinkServer:
             raise
         finally:
             self._ended(link, why_lost(lost))
+
+    def pods_gone(self, names: Iterable[str]) -> None:
+        """Kubernetes says that these are no more. One that has a link has come back under its name meanwhile."""
+        for name in names:
+            peer = self._instances.get(name)
+            if peer is not None and peer not in self._links:
+                del self._instances[name]
+                self._engine.post(PrefillDied(peer=peer))
+                log.info("prefill_pod_gone", peer=peer, name=name)
 
     def finish(self) -> None:
         """End every link once what waits on it is written."""
