@@ -68,7 +68,7 @@ demo: install model ## a router, two prefill and two decode workers here, and on
 
 .PHONY: test
 test: install model cluster-tools ## all tests, those against a real API server among them
-	$(RUN) pytest -m "not storm"
+	$(RUN) pytest -n 2 --dist loadgroup -m "not storm"
 
 .PHONY: sandbox
 sandbox:
