@@ -171,6 +171,21 @@ def test_time_is_a_function_of_the_batch(tmp_path: Path) -> None:
     assert step_seconds(decode, batch) == pytest.approx(2.0 + 0.5 + 11 * 0.1)
 
 
+def test_a_step_begins_where_the_last_one_ended_or_when_its_plan_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[float] = []
+    monkeypatch.setattr(SimulatedRunner, "_wait_until", lambda self, deadline: ends.append(deadline))
+    simulated = runner(tmp_path, '{"decode": {"base": 1.0}, "verification": "off"}')
+    table = table_of(simulated)
+    table.apply(step(0, 0, 1, False, admit(0, [5, 6], 2, SamplingParams())))
+    for position, arrived in enumerate((100.0, 100.2, 110.0), start=1):
+        plan = step(0, position, 1, True)
+        sampled = simulated.execute(table.batch(plan, arrived=arrived), lambda layer: None)
+        table.commit(plan, sampled.tokens)
+    assert ends == [101.0, 102.0, 111.0]
+
+
 def test_the_shape_comes_from_the_profile_then_the_model_then_defaults(tmp_path: Path) -> None:
     plain = runner(tmp_path)
     assert (plain.layout.layers, plain.layout.kv_heads, plain.layout.head_dim, plain.vocab_size) == (4, 2, 64, 32000)

@@ -32,7 +32,7 @@ from pdcluster_worker.executor.fences import FenceKeeper
 from pdcluster_worker.executor.reports import Reporter
 from pdcluster_worker.executor.runner import ModelRunner
 from pdcluster_worker.executor.sender import TransferSender
-from pdcluster_worker.executor.steps import End, StepLoop, WorkQueue
+from pdcluster_worker.executor.steps import End, Step, StepLoop, WorkQueue
 from pdcluster_worker.executor.survival import die_with_parent, use_cores
 from pdcluster_worker.ipc.messages import ExecutorReady, FromExecutor, ToExecutor
 from pdcluster_worker.ipc.sockets import Receiver
@@ -178,7 +178,8 @@ class Executor:
 
     def _dispatch(self, message: ToExecutor) -> None:
         """On the receiver thread; parts in the order that the message promises."""
-        received = message.sent_at or time.monotonic()
+        arrived = time.monotonic()
+        received = message.sent_at or arrived
         for info in message.add_peers:
             self._sender.put(AddPeer(info))
         for peer in message.remove_peers:
@@ -191,7 +192,7 @@ class Executor:
         for plan in message.plans:
             for spec in plan.transfers:
                 self._register(spec, received)
-            self._work.put(plan)
+            self._work.put(Step(plan, arrived))
         for fence in message.fences:
             if self._fences is None:
                 raise ExecutorError("a fence was asked for before the executor was ready")

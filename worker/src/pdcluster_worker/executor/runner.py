@@ -43,7 +43,7 @@ class StepBatch:
 
     token_ids, positions: [total]; starts, counts: [n] (context after the step is starts + counts);
     block_tables: [n, max_blocks], -1 where unused; sample_entries: [m], the entries that sample, ascending;
-    sampling: m states in the same order.
+    sampling: m states in the same order; arrived: when the plan was here, on the monotonic clock, 0 if nobody says.
     """
 
     token_ids: IntArray
@@ -53,6 +53,7 @@ class StepBatch:
     block_tables: IntArray
     sample_entries: IntArray
     sampling: tuple[SamplingState, ...]
+    arrived: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,9 @@ class SimulatedRunner:
         self.model_bytes = 0
         self._kv = SimulatedKV(self.layout, filled=profile.verification is Verification.OFF)
         self._steps = 0
+        self._free_at = 0.0
+        """When the made-up device is done with the last step. The next one starts then, or when its plan arrives, as
+        behind a queue of launches: what the process does between two steps takes none of the device's time."""
         self._never = threading.Event()
         _load(profile.load_seconds, on_progress, self._never)
 
@@ -51,13 +54,14 @@ class SimulatedRunner:
 
     def execute(self, batch: StepBatch, on_layer: LayerWritten) -> Sampled:
         """Raises StateError when the KV that an entry would read is not that of its tokens."""
-        start = time.monotonic()
+        start = max(batch.arrived or time.monotonic(), self._free_at)
         duration = step_seconds(self._profile, batch)
+        self._free_at = start + duration
         self._verify(batch)
         tokens = self._model.tokens(batch.sampling)
         sampled = Sampled(tokens, self._logprobs(batch, tokens))
         self._write_layers(batch, on_layer, start, duration)
-        self._wait_until(start + duration)
+        self._wait_until(self._free_at)
         self._steps += 1
         return sampled
 

@@ -70,7 +70,7 @@ class SlotTable:
             self._require_occupied(slot)
             self._append_blocks(slot, blocks)
 
-    def batch(self, plan: StepPlan, columns: Columns | None = None) -> StepBatch:
+    def batch(self, plan: StepPlan, columns: Columns | None = None, arrived: float = 0.0) -> StepBatch:
         """The arrays of the plan's batch. Raises StateError on what the slots cannot serve."""
         slots, starts, counts, samples = columns = columns or Columns.of(plan)
         self._check_batch(plan.plan_id, columns)
@@ -88,6 +88,7 @@ class SlotTable:
             block_tables=self._tables[slots, :width],
             sample_entries=sampling_entries,
             sampling=tuple(map(self._sampling, slots[sampling_entries].tolist(), ends[sampling_entries].tolist())),
+            arrived=arrived,
         )
 
     def commit(self, plan: StepPlan, tokens: Sequence[int], columns: Columns | None = None) -> list[int]:

@@ -15,13 +15,21 @@ from pdcluster_worker.ipc.messages import FromExecutor, StepReport
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A plan, and when it came on the monotonic clock."""
+
+    plan: StepPlan
+    arrived: float
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The engine asked for the end, or another thread failed (`reason`)."""
 
     reason: str = ""
 
 
-Work = StepPlan | TransferSpec | End
+Work = Step | TransferSpec | End
 WorkQueue = queue.SimpleQueue[Work]
 
 
@@ -44,14 +52,14 @@ class StepLoop:
     def run(self, work: WorkQueue) -> None:
         """Until the end is asked for. Raises ExecutorError when another thread failed, and whatever a step raises."""
         while not isinstance(item := work.get(), End):
-            if isinstance(item, StepPlan):
-                self._step(item)
+            if isinstance(item, Step):
+                self._step(item.plan, item.arrived)
             else:
                 self._activate(item)
         if item.reason:
             raise ExecutorError(item.reason)
 
-    def _step(self, plan: StepPlan) -> None:
+    def _step(self, plan: StepPlan, arrived: float) -> None:
         self._table.apply(plan)
         if plan.drop_slots:
             self._sending.difference_update(plan.drop_slots)
@@ -60,7 +68,7 @@ class StepLoop:
             self._activate(spec)
         started = time.monotonic()
         columns = Columns.of(plan)
-        sampled = self._compute(plan, columns)
+        sampled = self._compute(plan, columns, arrived)
         slots = self._table.commit(plan, sampled.tokens, columns)
         prefill, decode = count_tokens(columns)
         report = StepReport(
@@ -79,10 +87,10 @@ class StepLoop:
             self._sending.add(spec.slot)
             self._to_sender(Activate(spec.transfer_id, self._table.computed(spec.slot)))
 
-    def _compute(self, plan: StepPlan, columns: Columns) -> Sampled:
+    def _compute(self, plan: StepPlan, columns: Columns, arrived: float) -> Sampled:
         if not plan.slots:
             return Sampled([], {})
-        return self._runner.execute(self._table.batch(plan, columns), self._progress(plan))
+        return self._runner.execute(self._table.batch(plan, columns, arrived), self._progress(plan))
 
     def _progress(self, plan: StepPlan) -> LayerCallback:
         """What the runner calls per layer: tells the sender how far the slots that it sends have come."""
