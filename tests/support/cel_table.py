@@ -75,6 +75,21 @@ ROWS: list[tuple[str, Edit, str | None]] = [
         "only in mode Managed",
     ),
     (
+        "the pace of a Managed role",
+        {"decode.replicas": None, "decode.scaling": {**MANAGED, "behavior": {"scaleDownStabilizationSeconds": 900}}},
+        None,
+    ),
+    (
+        "a pace that no autoscaler takes",
+        {"decode.replicas": None, "decode.scaling": {**MANAGED, "behavior": {"scaleDownStabilizationSeconds": 3601}}},
+        "3600",
+    ),
+    (
+        "the pace of an External role",
+        {"decode.replicas": None, "decode.scaling": {**EXTERNAL, "behavior": {"scaleUpStabilizationSeconds": 0}}},
+        "only in mode Managed",
+    ),
+    (
         "a target of the other role",
         {"decode.replicas": None, "decode.scaling": {**MANAGED, "targets": {"queueSeconds": "1"}}},
         "is no target of decode",

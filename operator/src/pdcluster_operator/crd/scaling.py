@@ -31,6 +31,20 @@ class Targets(SpecModel):
     ] = None
 
 
+class Behavior(SpecModel):
+    """How fast a Managed role follows its metrics: up at once, down one by one."""
+
+    scale_up_stabilization_seconds: Annotated[
+        int, Field(ge=0, le=3600, description="growing waits until it was wanted for so long")
+    ] = 15
+    scale_down_stabilization_seconds: Annotated[
+        int, Field(ge=0, le=3600, description="shrinking waits so long; longer than a worker takes to load its model")
+    ] = 300
+    scale_down_period_seconds: Annotated[
+        int, Field(ge=1, le=1800, description="one pod fewer in so many seconds: it must drain first")
+    ] = 120
+
+
 class Scaling(SpecModel):
     mode: Annotated[
         ScalingMode,
@@ -41,6 +55,7 @@ class Scaling(SpecModel):
     min_replicas: Annotated[int, Field(ge=1, le=1000, description="never fewer, unless Static")] = 1
     max_replicas: Annotated[int | None, Field(ge=1, le=1000, description="never more; required unless Static")] = None
     targets: Targets | None = None
+    behavior: Behavior | None = None
 
     @rule("self.mode == 'Static' || has(self.maxReplicas)", "is required unless mode is Static", field="maxReplicas")
     def has_maximum(self) -> bool:
@@ -57,6 +72,10 @@ class Scaling(SpecModel):
     @rule("!has(self.targets) || self.mode == 'Managed'", "have an effect only in mode Managed", field="targets")
     def targets_are_used(self) -> bool:
         return self.targets is None or self.mode is ScalingMode.MANAGED
+
+    @rule("!has(self.behavior) || self.mode == 'Managed'", "has an effect only in mode Managed", field="behavior")
+    def behavior_is_used(self) -> bool:
+        return self.behavior is None or self.mode is ScalingMode.MANAGED
 
 
 class Ratio(SpecModel):

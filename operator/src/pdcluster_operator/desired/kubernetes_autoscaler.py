@@ -3,7 +3,7 @@
 from typing import Any
 
 from pdcluster_operator.crd.cluster import API_VERSION, PDCluster
-from pdcluster_operator.crd.scaling import Scaling, Targets
+from pdcluster_operator.crd.scaling import Behavior, Scaling, Targets
 from pdcluster_operator.desired import labels
 from pdcluster_operator.desired.naming import group_name
 
@@ -19,22 +19,6 @@ DEFAULTS = {
 }
 """Prefill is a rate, decode an occupancy; a role that does both has both, and the larger answer counts."""
 
-BEHAVIOR: Manifest = {
-    "scaleUp": {
-        "stabilizationWindowSeconds": 15,
-        "selectPolicy": "Max",
-        "policies": [
-            {"type": "Percent", "value": 100, "periodSeconds": 60},
-            {"type": "Pods", "value": 4, "periodSeconds": 60},
-        ],
-    },
-    "scaleDown": {
-        "stabilizationWindowSeconds": 300,
-        "policies": [{"type": "Pods", "value": 1, "periodSeconds": 120}],
-    },
-}
-"""Up at once, down one by one: a pod that goes must drain, and one that comes must load the model."""
-
 
 def autoscaler(cluster: PDCluster, role: str, scaling: Scaling) -> Manifest:
     """A HorizontalPodAutoscaler on the role's PDRoleScaler."""
@@ -49,7 +33,25 @@ def autoscaler(cluster: PDCluster, role: str, scaling: Scaling) -> Manifest:
             "minReplicas": scaling.min_replicas,
             "maxReplicas": scaling.max_replicas,
             "metrics": metrics,
-            "behavior": BEHAVIOR,
+            "behavior": behavior(scaling.behavior or Behavior()),
+        },
+    }
+
+
+def behavior(wanted: Behavior) -> Manifest:
+    """Up at once, by as many pods again or by four; down one by one, since a pod that goes must drain first."""
+    return {
+        "scaleUp": {
+            "stabilizationWindowSeconds": wanted.scale_up_stabilization_seconds,
+            "selectPolicy": "Max",
+            "policies": [
+                {"type": "Percent", "value": 100, "periodSeconds": 60},
+                {"type": "Pods", "value": 4, "periodSeconds": 60},
+            ],
+        },
+        "scaleDown": {
+            "stabilizationWindowSeconds": wanted.scale_down_stabilization_seconds,
+            "policies": [{"type": "Pods", "value": 1, "periodSeconds": wanted.scale_down_period_seconds}],
         },
     }
 
