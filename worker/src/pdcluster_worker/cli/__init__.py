@@ -12,6 +12,7 @@ import typer
 
 from pdcluster_worker import logs
 from pdcluster_worker.cli.executor import executor
+from pdcluster_worker.cli.fetch import fetch
 from pdcluster_worker.cli.router import router
 from pdcluster_worker.cli.worker import worker
 from pdcluster_worker.errors import WorkerError
@@ -20,6 +21,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 app.command()(worker)
 app.command()(router)
 app.command()(executor)
+app.command()(fetch)
 
 
 @app.callback()
