@@ -76,7 +76,7 @@ async def serving(admin: Client, trust_of_callers: bytes | None) -> AsyncIterato
         await admin.create(_service())
         await admin.create(_api_service(admin.namespace, reserved.port, authority.certificate))
         try:
-            await admin.wait("apiregistration.k8s.io/v1/APIService", API_SERVICE, _available)
+            await admin.wait("apiregistration.k8s.io/v1/APIService", API_SERVICE, available)
             yield adapter
         finally:
             # First of all: a namespace does not go while an aggregated API does not answer.
@@ -85,7 +85,7 @@ async def serving(admin: Client, trust_of_callers: bytes | None) -> AsyncIterato
             await runner.cleanup()
 
 
-def _available(found: Manifest | None) -> bool:
+def available(found: Manifest | None) -> bool:
     conditions = (found or {}).get("status", {}).get("conditions", [])
     return any(entry["type"] == "Available" and entry["status"] == "True" for entry in conditions)
 
