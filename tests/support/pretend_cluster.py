@@ -10,6 +10,9 @@ from typing import Any
 
 from cel_table import edited
 
+from pdcluster_operator import own_authority
+from pdcluster_operator.certificate_facts import CertificateFacts
+from pdcluster_operator.crd.cluster import PDCluster
 from pdcluster_operator.crd.parse import parse
 from pdcluster_operator.desired import labels
 from pdcluster_operator.desired.kubernetes_network import Origin
@@ -17,6 +20,7 @@ from pdcluster_operator.desired.kubernetes_pod import Release
 from pdcluster_operator.kube import FIELD_MANAGER
 from pdcluster_operator.observe import Cache
 from pdcluster_operator.reconcile.decide import decide
+from pdcluster_operator.reconcile.rotation import DEFAULT_PERIODS, Periods
 from pdcluster_operator.reconcile.situation import (
     Apply,
     Create,
@@ -26,6 +30,7 @@ from pdcluster_operator.reconcile.situation import (
     Situation,
     StartDrain,
     StopDrain,
+    TurnAuthority,
 )
 from pdcluster_operator.resources import ObjectKey, key_of
 
@@ -52,6 +57,10 @@ class PretendCluster:
     """Pods that the controller removed although nobody had drained them."""
     since: dict[str, float] = field(default_factory=dict)
     writes: int = 0
+    periods: Periods = DEFAULT_PERIODS
+    user_certificate: CertificateFacts | None = None
+    absent: set[str] = field(default_factory=set)
+    linked: dict[str, bool] = field(default_factory=dict)
     _counter: Any = field(default_factory=lambda: itertools.count(100))
 
     def edit(self, **changes: Any) -> None:
@@ -66,16 +75,18 @@ class PretendCluster:
         for pod in self.pods.values():
             self.cache.put("Pod", pod)
         view = self.cache.view(KEY)
-        metadata = {"name": "demo", "namespace": "default", "uid": "cluster-uid", "generation": self.generation}
-        whole = {"apiVersion": "pdcluster.dev/v1alpha1", "kind": "PDCluster", "metadata": metadata, "spec": self.spec}
         return Situation(
-            cluster=parse(whole),
+            cluster=self.cluster,
             children=dict(view.children),
             pods=tuple(view.pods.values()),
             drained=frozenset(self._empty_pods()),
             now=self.now,
             release=Release(self.worker_image),
             origin=Origin("pdcluster-system"),
+            periods=self.periods,
+            user_certificate=self.user_certificate,
+            absent=frozenset(self.absent),
+            linked=self.linked,
         )
 
     def turn(self, crash_after: int | None = None) -> Decision:
@@ -136,9 +147,25 @@ class PretendCluster:
             case StopDrain(pod):
                 self._mark(pod.name, {labels.DRAIN_UID: None, labels.DRAIN_DEADLINE: None}, "true")
                 self.since.pop(pod.uid, None)
-            case IssueCertificates(roles):
-                for name in (*(f"demo-{role}-tls" for role in roles), "demo-ca"):
-                    self._store({"kind": "Secret", "metadata": _owned_metadata(name)}, applied=True)
+            case IssueCertificates(roles, is_first):
+                if is_first:
+                    self._store(own_authority.made(self.cluster, self.periods, self.now), applied=True)
+                for role in roles:
+                    leaf = own_authority.leaf(self.cluster, role, self.authority, self.periods, self.now)
+                    self._store(leaf, applied=True)
+            case TurnAuthority(turn):
+                turned = own_authority.turned(self.cluster, self.authority, turn, self.periods, self.now)
+                self._store(turned, applied=True)
+
+    @property
+    def authority(self) -> Manifest:
+        return self.objects[ObjectKey("Secret", "default", "demo-ca")]
+
+    @property
+    def cluster(self) -> PDCluster:
+        metadata = {"name": "demo", "namespace": "default", "uid": "cluster-uid", "generation": self.generation}
+        whole = {"apiVersion": "pdcluster.dev/v1alpha1", "kind": "PDCluster", "metadata": metadata, "spec": self.spec}
+        return parse(whole)
 
     def _store(self, manifest: Manifest, *, applied: bool) -> None:
         key, old = key_of(manifest), self.objects.get(key_of(manifest))
@@ -218,11 +245,6 @@ def _is_ready(pod: Manifest) -> bool:
 
 def _revision(stateful_set: Manifest) -> str:
     return str(stateful_set["spec"]["template"]["metadata"]["labels"][labels.REVISION])
-
-
-def _owned_metadata(name: str) -> Manifest:
-    owner = {"uid": "cluster-uid", "controller": True}
-    return {"name": name, "namespace": "default", "labels": {labels.CLUSTER: "demo"}, "ownerReferences": [owner]}
 
 
 def _fields(node: Any) -> Manifest:

@@ -6,23 +6,29 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from typing import Any
 
 import kopf
 import structlog
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from pdcluster_operator import handlers
 from pdcluster_operator.desired.kubernetes_network import Origin
 from pdcluster_operator.desired.kubernetes_pod import Release
 from pdcluster_operator.drainer import Drainer
 from pdcluster_operator.errors import OperatorError
+from pdcluster_operator.expiry import ExpiryCollector
 from pdcluster_operator.keyed_queue import KeyedQueue
 from pdcluster_operator.kube import Kube, connection
 from pdcluster_operator.lease import Leadership
 from pdcluster_operator.metrics import Metrics
 from pdcluster_operator.observe import Cache, ClusterKey
-from pdcluster_operator.reconciler import Home, Reconciler
+from pdcluster_operator.optional import OptionalKinds
+from pdcluster_operator.peers import PeerWatch, read_peers
+from pdcluster_operator.reconcile.rotation import Periods
+from pdcluster_operator.reconciler import Home, Reconciler, Surroundings
+from pdcluster_operator.secrets_store import CertificateStore
 from pdcluster_operator.settings import Settings, from_environment
 
 log = structlog.get_logger(__name__)
@@ -51,9 +57,15 @@ async def serve(settings: Settings) -> None:
 
 async def _act(settings: Settings, kube: Kube, leadership: Leadership, metrics: Metrics) -> None:
     cache = Cache()
-    drainer = Drainer(kube, lambda key: queue.add(key))
+    periods = Periods(settings.authority_seconds, settings.leaf_seconds, settings.kubelet_sync_seconds)
+    certificates = CertificateStore(kube, periods)
+    drainer = Drainer(kube, certificates, lambda key: queue.add(key))
     home = Home(Release(settings.worker_image), Origin(settings.namespace), resync_seconds=settings.resync_seconds)
-    reconciler = Reconciler(kube, cache, drainer, home)
+    optional = OptionalKinds(kube, cache, lambda key: queue.add(key), settings.namespaces)
+    metrics.registry.register(ExpiryCollector(cache, certificates.looked_at))
+    session = ClientSession(trust_env=False)
+    peers = PeerWatch(cache, lambda key: queue.add(key), partial(read_peers, session), settings.peers_seconds)
+    reconciler = Reconciler(kube, cache, drainer, Surroundings(certificates, optional, peers), home)
 
     async def turn(key: ClusterKey) -> float | None:
         with metrics.turns.time():
@@ -67,13 +79,17 @@ async def _act(settings: Settings, kube: Kube, leadership: Leadership, metrics: 
     queue = KeyedQueue(turn, failed, debounce=settings.debounce_seconds)
     metrics.watch_queue(lambda: len(queue))
     try:
+        await optional.begin()
         await _first_of(
             leadership.keep(),
+            optional.run(),
+            peers.run(),
             queue.run(settings.workers),
             _watch(settings, handlers.registry(cache, queue.add, drainer.forget)),
         )
     finally:
         await drainer.close()
+        await session.close()
 
 
 async def _watch(settings: Settings, registry: kopf.OperatorRegistry) -> None:

@@ -3,12 +3,12 @@
 from dataclasses import replace
 from http import HTTPStatus
 
-from pdcluster_operator import secrets_store
 from pdcluster_operator.crd.cluster import PDCluster
 from pdcluster_operator.desired.labels import ADOPT
 from pdcluster_operator.drainer import Drainer
 from pdcluster_operator.kube import Kube, KubeError
 from pdcluster_operator.observe import Cache
+from pdcluster_operator.own_authority import CertificateError
 from pdcluster_operator.reconcile.situation import (
     Action,
     Apply,
@@ -19,8 +19,10 @@ from pdcluster_operator.reconcile.situation import (
     StartDrain,
     StopDrain,
     Trouble,
+    TurnAuthority,
 )
 from pdcluster_operator.resources import BY_KIND, Manifest, key_of
+from pdcluster_operator.secrets_store import CertificateStore
 
 WORKLOADS = {"StatefulSet", "Deployment"}
 
@@ -28,10 +30,11 @@ WORKLOADS = {"StatefulSet", "Deployment"}
 class Executor:
     """The one that writes children. What the API server answers goes to the cache at once: it overtakes the watch."""
 
-    def __init__(self, kube: Kube, cache: Cache, drainer: Drainer) -> None:
+    def __init__(self, kube: Kube, cache: Cache, drainer: Drainer, certificates: CertificateStore) -> None:
         self._kube = kube
         self._cache = cache
         self._drainer = drainer
+        self._certificates = certificates
 
     async def carry_out(self, situation: Situation, actions: tuple[Action, ...]) -> list[Trouble]:
         """Does all that can be done; returns what was refused for good. Raises KubeError for what may pass."""
@@ -43,6 +46,8 @@ class Executor:
                 if not error.is_permanent:
                     raise
                 trouble = trouble_of(action, error)
+            except CertificateError as error:
+                trouble = Trouble("CertificatesBroken", str(error))
             if trouble:
                 troubles.append(trouble)
         return troubles
@@ -60,9 +65,11 @@ class Executor:
                 await self._drainer.start(cluster, pod, deadline, situation.now)
             case StopDrain(pod):
                 await self._drainer.stop(cluster, pod)
-            case IssueCertificates(roles):
-                for made in await secrets_store.issue(self._kube, cluster, roles):
+            case IssueCertificates(roles, is_first):
+                for made in await self._certificates.issue(cluster, roles, is_first=is_first):
                     self._cache.put("Secret", made)
+            case TurnAuthority(turn, version):
+                self._cache.put("Secret", await self._certificates.turn(cluster, turn, version))
         return None
 
     async def _apply(self, cluster: PDCluster, action: Apply) -> Trouble | None:

@@ -50,6 +50,10 @@ class Authority:
     def certificate(self) -> bytes:
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
+    @property
+    def not_after(self) -> datetime.datetime:
+        return self._certificate.not_valid_after_utc
+
     def pair(self) -> Pair:
         """With its key: for the Secret in which the operator keeps it."""
         return Pair(self.certificate, _pem_of(self._key))

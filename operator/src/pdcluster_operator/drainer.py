@@ -18,9 +18,10 @@ from pdcluster_operator.desired import labels
 from pdcluster_operator.desired.naming import tls_identity
 from pdcluster_operator.kube import Kube, KubeError
 from pdcluster_operator.observe import ClusterKey, Pod
+from pdcluster_operator.own_authority import CertificateError
 from pdcluster_operator.plan.site import GRPC_PORT
 from pdcluster_operator.resources import POD
-from pdcluster_operator.secrets_store import CertificateError, operator_pair
+from pdcluster_operator.secrets_store import CertificateStore
 from pdcluster_proto.v1 import admin_pb2
 
 log = structlog.get_logger(__name__)
@@ -32,8 +33,9 @@ RETRY_SECONDS = 2.0
 class Drainer:
     """`changed` is called with a cluster's key when one of its pods turns out to be empty."""
 
-    def __init__(self, kube: Kube, changed: Callable[[ClusterKey], None]) -> None:
+    def __init__(self, kube: Kube, certificates: CertificateStore, changed: Callable[[ClusterKey], None]) -> None:
         self._kube = kube
+        self._certificates = certificates
         self._changed = changed
         self._calls: dict[str, asyncio.Task[None]] = {}
         self._drained: set[str] = set()
@@ -57,7 +59,7 @@ class Drainer:
         if call:
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
-        with contextlib.suppress(grpc.aio.AioRpcError):
+        with contextlib.suppress(grpc.aio.AioRpcError, CertificateError):
             async with await self._channel(cluster, pod) as channel:
                 resume = channel.unary_unary(
                     "/pdcluster.v1.Admin/Resume",
@@ -124,7 +126,7 @@ class Drainer:
         address = f"{pod.address}:{GRPC_PORT}"
         if cluster.spec.tls.mode is TLSMode.DISABLED:
             return grpc.aio.insecure_channel(address)
-        pair, trust = await operator_pair(self._kube, cluster)
+        pair, trust = await self._certificates.operator_pair(cluster)
         name = tls_identity(pod.role, cluster.metadata.name, cluster.metadata.namespace)
         credentials = grpc.ssl_channel_credentials(trust, pair.key, pair.certificate)
         return grpc.aio.secure_channel(address, credentials, [("grpc.ssl_target_name_override", name)])

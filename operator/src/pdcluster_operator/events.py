@@ -23,8 +23,15 @@ def transitions(cluster: Manifest, before: Iterable[Mapping[str, Any]], now: flo
 
 
 def _event(cluster: Manifest, condition: Mapping[str, Any], now: float) -> Manifest:
-    metadata, kind = cluster["metadata"], condition["type"]
+    kind = condition["type"]
     is_good = condition["status"] == GOOD.get(kind, "True") or kind == "Progressing"
+    text = f"{kind} is {condition['status']}: {condition['message']}".removesuffix(": ")
+    return told(cluster, kind, condition["reason"], text, now, is_good=is_good)
+
+
+def told(cluster: Manifest, kind: str, reason: str, text: str, now: float, *, is_good: bool = True) -> Manifest:
+    """An event of this cluster; `kind` and the time tell events apart."""
+    metadata = cluster["metadata"]
     mark = hashlib.sha256(f"{metadata['uid']}{kind}{now}".encode()).hexdigest()[:16]
     return {
         "apiVersion": EVENT.api_version,
@@ -35,8 +42,8 @@ def _event(cluster: Manifest, condition: Mapping[str, Any], now: float) -> Manif
         "reportingInstance": COMPONENT,
         "action": "Reconcile",
         "type": "Normal" if is_good else "Warning",
-        "reason": condition["reason"],
-        "note": f"{kind} is {condition['status']}: {condition['message']}".removesuffix(": ")[:1024],
+        "reason": reason,
+        "note": text[:1024],
         "regarding": {
             "apiVersion": cluster["apiVersion"],
             "kind": cluster["kind"],

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from pdcluster_operator.certificate_facts import facts_of
 from pdcluster_operator.desired import labels
 from pdcluster_operator.fields import HASH_ANNOTATION, owned_fields
 from pdcluster_operator.kube import FIELD_MANAGER
@@ -82,6 +83,13 @@ class AutoscalerFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class IssuedFacts:
+    """A Certificate of cert-manager: why it is not ready; empty when it is."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """One pod of a worker role or of the router. Times are Unix seconds."""
 
@@ -123,6 +131,10 @@ class Cache:
     def view(self, key: ClusterKey) -> ClusterView:
         """Empty when nothing is known. The caller must not keep it over an await."""
         return self._clusters.get(key) or ClusterView()
+
+    def views(self) -> list[tuple[ClusterKey, ClusterView]]:
+        """All that is known, for those who count."""
+        return list(self._clusters.items())
 
     def keys(self) -> list[ClusterKey]:
         """All clusters of which anything is known."""
@@ -266,7 +278,16 @@ def _autoscaler(manifest: Manifest) -> AutoscalerFacts:
     return AutoscalerFacts("", "")
 
 
+def _issued(manifest: Manifest) -> IssuedFacts:
+    for entry in manifest.get("status", {}).get("conditions") or []:
+        if entry["type"] == "Ready" and entry["status"] != "True":
+            return IssuedFacts(entry.get("message") or entry.get("reason", ""))
+    return IssuedFacts("")
+
+
 _FACTS = {
+    "Secret": facts_of,
+    "Certificate": _issued,
     "StatefulSet": _workload,
     "Deployment": _workload,
     "PDRoleScaler": _scaler,

@@ -1,7 +1,7 @@
 """One turn of one PDCluster: look, decide, act, tell. Called by the queue, never twice at once for the same cluster."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +9,8 @@ import structlog
 
 from pdcluster_operator import events, status
 from pdcluster_operator.apply import Executor
+from pdcluster_operator.certificate_facts import CertificateFacts
+from pdcluster_operator.crd.cluster import PDCluster
 from pdcluster_operator.crd.parse import parse
 from pdcluster_operator.desired.kubernetes_network import Origin
 from pdcluster_operator.desired.kubernetes_pod import Release
@@ -17,9 +19,12 @@ from pdcluster_operator.drainer import Drainer
 from pdcluster_operator.errors import SpecError
 from pdcluster_operator.kube import Kube, KubeError
 from pdcluster_operator.observe import Cache, ClusterKey, ClusterView, ScalerFacts
+from pdcluster_operator.optional import OptionalKinds
+from pdcluster_operator.peers import PeerWatch
 from pdcluster_operator.reconcile.decide import decide
 from pdcluster_operator.reconcile.situation import Decision, Situation, Trouble
 from pdcluster_operator.resources import API_VERSION, Manifest
+from pdcluster_operator.secrets_store import CertificateStore
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +41,15 @@ class Home:
     resync_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a turn looks at beside the cache; each part has a writer of its own."""
+
+    certificates: CertificateStore
+    optional: OptionalKinds
+    peers: PeerWatch
+
+
 class Reconciler:
     """Owns no state but what its parts own."""
 
@@ -44,45 +58,63 @@ class Reconciler:
         kube: Kube,
         cache: Cache,
         drainer: Drainer,
+        surroundings: Surroundings,
         home: Home,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._kube = kube
         self._cache = cache
         self._drainer = drainer
-        self._executor = Executor(kube, cache, drainer)
+        self._certificates = surroundings.certificates
+        self._optional = surroundings.optional
+        self._peers = surroundings.peers
+        self._executor = Executor(kube, cache, drainer, surroundings.certificates)
         self._home = home
         self._clock = clock
 
     async def turn(self, key: ClusterKey) -> float | None:
         """Seconds until the next turn is due without an event; None when the cluster is gone."""
-        view = self._cache.view(key)
-        manifest = view.manifest
+        self._peers.notice(key)
+        manifest = self._cache.view(key).manifest
         if manifest is None or "deletionTimestamp" in manifest["metadata"]:
+            self._certificates.forget(key)
             return None
         try:
-            situation = self._situation(view, manifest)
+            cluster = parse(manifest)
         except SpecError as error:
             trouble = Trouble("InvalidSpec", str(error))
             await self._tell(manifest, status.broken_status(manifest, trouble, _status(manifest), self._clock()))
             return self._home.resync_seconds
+        looked = await self._certificates.look(cluster, TROUBLED_SECONDS)
+        view = self._cache.view(key)
+        if view.manifest is not manifest:
+            return 0.0
+        situation = self._situation(view, cluster, looked)
+        for kind in situation.absent & wanted_kinds(cluster):
+            self._optional.want(kind)
         decision = decide(situation)
         refused = await self._executor.carry_out(situation, decision.actions)
         decision = replace(decision, troubles=(*decision.troubles, *refused))
+        if not refused:
+            await self._note(manifest, [(note.reason, note.text) for note in decision.notes])
         await self._tell_scalers(situation, decision)
         await self._tell(manifest, status.status_of(situation, decision, _status(manifest)))
         waits = [self._home.resync_seconds, decision.wake_after, TROUBLED_SECONDS if decision.troubles else None]
         return min(seconds for seconds in waits if seconds is not None)
 
-    def _situation(self, view: ClusterView, manifest: Manifest) -> Situation:
+    def _situation(self, view: ClusterView, cluster: PDCluster, looked: CertificateFacts | None) -> Situation:
         return Situation(
-            cluster=parse(manifest),
+            cluster=cluster,
             children=dict(view.children),
             pods=tuple(view.pods.values()),
             drained=self._drainer.drained,
             now=self._clock(),
             release=self._home.release,
             origin=self._home.origin,
+            periods=self._certificates.periods,
+            user_certificate=looked,
+            absent=self._optional.absent,
+            linked=self._peers.linked((cluster.metadata.namespace, cluster.metadata.name)),
         )
 
     async def _tell(self, manifest: Manifest, told: Manifest) -> None:
@@ -93,10 +125,20 @@ class Reconciler:
         written = await self._kube.apply(_only_status(manifest, told), subresource="status")
         self._cache.put("PDCluster", written)
         for event in events.transitions(written, before.get("conditions") or [], self._clock()):
-            try:
-                await self._kube.create(event)
-            except KubeError as error:
-                log.warning("event_lost", reason=str(error), note=event["note"])
+            await self._emit(event)
+
+    async def _note(self, manifest: Manifest, notes: Iterable[tuple[str, str]]) -> None:
+        """An event for each reason and text."""
+        whole = {"apiVersion": API_VERSION, "kind": "PDCluster", **manifest}
+        for reason, text in notes:
+            await self._emit(events.told(whole, reason, reason, text, self._clock()))
+
+    async def _emit(self, event: Manifest) -> None:
+        """An event that is lost changes nothing."""
+        try:
+            await self._kube.create(event)
+        except KubeError as error:
+            log.warning("event_lost", reason=str(error), note=event["note"])
 
     async def _tell_scalers(self, situation: Situation, decision: Decision) -> None:
         for role, numbers in decision.roles.items():
@@ -109,6 +151,12 @@ class Reconciler:
                 manifest = {"kind": "PDRoleScaler", "metadata": {"name": name, "namespace": found.key.namespace}}
                 written = await self._kube.apply(_only_status(manifest, told), subresource="status")
                 self._cache.put("PDRoleScaler", written)
+
+
+def wanted_kinds(cluster: PDCluster) -> frozenset[str]:
+    """Kinds of other projects that this spec has a use for."""
+    uses = {"Certificate": cluster.spec.tls.issuer_ref, "PodMonitor": cluster.spec.observability.pod_monitor.enabled}
+    return frozenset(kind for kind, used in uses.items() if used)
 
 
 def _status(manifest: Manifest) -> Mapping[str, Any]:

@@ -61,6 +61,9 @@ POD_DISRUPTION_BUDGET = Resource("policy", "v1", "poddisruptionbudgets", "PodDis
 NETWORK_POLICY = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 AUTOSCALER = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 
+CERTIFICATE = Resource("cert-manager.io", "v1", "certificates", "Certificate")
+POD_MONITOR = Resource("monitoring.coreos.com", "v1", "podmonitors", "PodMonitor")
+
 CHILDREN = (
     SERVICE_ACCOUNT,
     ROLE,
@@ -78,7 +81,10 @@ CHILDREN = (
 )
 """The kinds of a PDCluster's children, in the order in which they are applied: what others need comes first."""
 
-BY_KIND = {resource.kind: resource for resource in (PD_CLUSTER, POD, EVENT, LEASE, *CHILDREN)}
+OPTIONAL = (CERTIFICATE, POD_MONITOR)
+"""Kinds of other projects, which an API server may lack: children where a spec asks for them."""
+
+BY_KIND = {resource.kind: resource for resource in (PD_CLUSTER, POD, EVENT, LEASE, *CHILDREN, *OPTIONAL)}
 
 
 def key_of(manifest: Manifest) -> ObjectKey:

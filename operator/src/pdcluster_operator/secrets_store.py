@@ -1,80 +1,103 @@
-"""Certificates of one PDCluster in Secrets: an authority of its own, and a leaf for every role. No key is elsewhere."""
+"""Certificates of PDClusters in Secrets: the operator's own ones made and turned, others' read. No key is kept here."""
 
-import base64
-from datetime import UTC, datetime, timedelta
+import time
+from collections.abc import Callable
 
-from pdcluster_operator.certificates import Authority, Pair
+from pdcluster_operator import own_authority
+from pdcluster_operator.certificate_facts import CertificateFacts, facts_of, read
+from pdcluster_operator.certificates import Pair
 from pdcluster_operator.crd.cluster import PDCluster
-from pdcluster_operator.desired import labels
-from pdcluster_operator.desired.kubernetes import owned
-from pdcluster_operator.desired.naming import group_name, tls_identity
-from pdcluster_operator.errors import OperatorError
+from pdcluster_operator.desired.kubernetes_tls import OPERATOR, authority_secret, certificate_secret
 from pdcluster_operator.kube import Kube, KubeError
+from pdcluster_operator.observe import ClusterKey
+from pdcluster_operator.own_authority import CertificateError
+from pdcluster_operator.reconcile.rotation import Periods, Turn
 from pdcluster_operator.resources import SECRET, Manifest
 
-AUTHORITY_LIFETIME = timedelta(days=3650)
-LEAF_LIFETIME = timedelta(days=365)
-OPERATOR_LIFETIME = timedelta(hours=1)
+OPERATOR_SECONDS = 3600.0
 
 
-class CertificateError(OperatorError):
-    """The Secret of a cluster's authority holds something else."""
+class CertificateStore:
+    """Reads a Secret when it needs its key; `looked_at` is its own, and holds no key."""
 
+    def __init__(self, kube: Kube, periods: Periods, clock: Callable[[], float] = time.time) -> None:
+        self._kube = kube
+        self.periods = periods
+        self._clock = clock
+        self._looked_at: dict[ClusterKey, tuple[str, float, CertificateFacts]] = {}
 
-async def issue(kube: Kube, cluster: PDCluster, roles: tuple[str, ...]) -> list[Manifest]:
-    """Makes what is missing; returns the Secrets as the API server has them."""
-    authority, made = await _authority(kube, cluster)
-    now, metadata = datetime.now(UTC), cluster.metadata
-    for role in roles:
-        identity = tls_identity(role, metadata.name, metadata.namespace)
-        leaf = authority.issue([identity], [], now, LEAF_LIFETIME)
-        name = f"{group_name(metadata.name, role)}-tls"
-        made.append(await kube.apply(_secret(cluster, name, role, leaf, authority.certificate)))
-    return made
+    async def issue(self, cluster: PDCluster, roles: tuple[str, ...], *, is_first: bool) -> list[Manifest]:
+        """New certificates for these roles; returns the Secrets as the API server has them."""
+        made: list[Manifest] = []
+        authority = await self._first_authority(cluster, made) if is_first else await self._authority(cluster)
+        for role in roles:
+            secret = own_authority.leaf(cluster, role, authority, self.periods, self._clock())
+            made.append(await self._kube.apply(secret))
+        return made
 
+    async def turn(self, cluster: PDCluster, turn: Turn, version: str) -> Manifest:
+        """One step of the authority's rotation; a conflict when its Secret is not the one that was decided on."""
+        found = await self._authority(cluster)
+        secret = own_authority.turned(cluster, found, turn, self.periods, self._clock())
+        return await self._kube.apply(secret, version=version)
 
-async def operator_pair(kube: Kube, cluster: PDCluster) -> tuple[Pair, bytes]:
-    """A short-lived certificate by which the operator calls this cluster's workers, and the authority to trust."""
-    authority, _ = await _authority(kube, cluster)
-    identity = tls_identity("operator", cluster.metadata.name, cluster.metadata.namespace)
-    return authority.issue([identity], [], datetime.now(UTC), OPERATOR_LIFETIME), authority.certificate
+    async def operator_pair(self, cluster: PDCluster) -> tuple[Pair, bytes]:
+        """A certificate by which the operator calls this cluster's workers, and the authorities to trust."""
+        tls, name = cluster.spec.tls, cluster.metadata.name
+        if not (tls.secret_name or tls.issuer_ref):
+            secret = await self._authority(cluster)
+            return own_authority.caller(cluster, OPERATOR, secret, OPERATOR_SECONDS, self._clock())
+        found = await self._secret(cluster, certificate_secret(name, tls, OPERATOR))
+        files = own_authority.files_of(found)
+        try:
+            read(files)
+        except ValueError as error:
+            raise CertificateError(f"Secret {found['metadata']['name']}: {error}") from error
+        return Pair(files["tls.crt"], files["tls.key"]), files["ca.crt"]
 
+    async def look(self, cluster: PDCluster, every: float) -> CertificateFacts | None:
+        """What is in the Secret that the spec names, read again after `every` seconds; None when it names none."""
+        name, key = cluster.spec.tls.secret_name, (cluster.metadata.namespace, cluster.metadata.name)
+        if not name:
+            self._looked_at.pop(key, None)
+            return None
+        known = self._looked_at.get(key)
+        if known and known[0] == name and self._clock() - known[1] < every:
+            return known[2]
+        found = await self._kube.get(SECRET, cluster.metadata.namespace, name)
+        facts = facts_of(found) if found else CertificateFacts(problem="it does not exist")
+        self._looked_at[key] = (name, self._clock(), facts)
+        return facts
 
-async def _authority(kube: Kube, cluster: PDCluster) -> tuple[Authority, list[Manifest]]:
-    """The cluster's authority, and the Secret if it was made just now; of two that make it at once, one wins."""
-    name = f"{cluster.metadata.name}-ca"
-    found = await kube.get(SECRET, cluster.metadata.namespace, name)
-    if found is not None:
-        return _restored(found), []
-    fresh = Authority(f"{cluster.metadata.namespace}/{cluster.metadata.name}", datetime.now(UTC), AUTHORITY_LIFETIME)
-    manifest = _secret(cluster, name, "ca", fresh.pair(), fresh.certificate)
-    try:
-        return fresh, [await kube.apply(manifest, only_create=True)]
-    except KubeError as error:
-        found = await kube.get(SECRET, cluster.metadata.namespace, name) if error.is_conflict else None
+    def looked_at(self) -> dict[ClusterKey, CertificateFacts]:
+        """What was found in users' Secrets."""
+        return {key: facts for key, (_, _, facts) in self._looked_at.items()}
+
+    def forget(self, key: ClusterKey) -> None:
+        """The cluster is gone."""
+        self._looked_at.pop(key, None)
+
+    async def _first_authority(self, cluster: PDCluster, made: list[Manifest]) -> Manifest:
+        """The cluster's new authority; of two that make it at once, one wins."""
+        try:
+            secret = own_authority.made(cluster, self.periods, self._clock())
+            found = await self._kube.apply(secret, only_create=True)
+        except KubeError as error:
+            if not error.is_conflict:
+                raise
+            return await self._authority(cluster)
+        made.append(found)
+        return found
+
+    async def _authority(self, cluster: PDCluster) -> Manifest:
+        """Its Secret, if it is the cluster's own."""
+        found = await self._secret(cluster, authority_secret(cluster.metadata.name))
+        if cluster.metadata.uid not in {entry["uid"] for entry in found["metadata"].get("ownerReferences", [])}:
+            raise CertificateError(f"Secret {found['metadata']['name']} is not the operator's")
+        return found
+
+    async def _secret(self, cluster: PDCluster, name: str) -> Manifest:
+        found = await self._kube.get(SECRET, cluster.metadata.namespace, name)
         if found is None:
-            raise
-        return _restored(found), []
-
-
-def _restored(secret: Manifest) -> Authority:
-    try:
-        data = {key: base64.b64decode(value) for key, value in secret["data"].items()}
-        return Authority.restored(Pair(data["tls.crt"], data["tls.key"]))
-    except (KeyError, ValueError) as error:
-        name = f"{secret['metadata']['namespace']}/{secret['metadata']['name']}"
-        raise CertificateError(f"Secret {name} holds no authority: {error}") from error
-
-
-def _secret(cluster: PDCluster, name: str, role: str, pair: Pair, trust: bytes) -> Manifest:
-    content = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": trust}
-    return owned(
-        cluster,
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": name, "labels": {labels.ROLE: role}},
-            "type": "kubernetes.io/tls",
-            "data": {key: base64.b64encode(value).decode() for key, value in content.items()},
-        },
-    )
+            raise CertificateError(f"Secret {cluster.metadata.namespace}/{name} does not exist")
+        return found

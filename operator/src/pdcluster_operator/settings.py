@@ -27,6 +27,10 @@ class Settings:
     debounce_seconds: float = 0.1
     resync_seconds: float = 600.0
     lease_seconds: float = 15.0
+    authority_seconds: float = 3650 * 86400.0
+    leaf_seconds: float = 365 * 86400.0
+    kubelet_sync_seconds: float = 60.0
+    peers_seconds: float = 300.0
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -46,6 +50,10 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         host=environment.get("PDC_HOST", "0.0.0.0"),
         lease_seconds=_number(environment, "PDC_LEASE_SECONDS", 15.0),
         resync_seconds=_number(environment, "PDC_RESYNC_SECONDS", 600.0),
+        authority_seconds=_number(environment, "PDC_AUTHORITY_SECONDS", 3650 * 86400.0),
+        leaf_seconds=_number(environment, "PDC_LEAF_SECONDS", 365 * 86400.0),
+        peers_seconds=_number(environment, "PDC_PEERS_SECONDS", 300.0),
+        kubelet_sync_seconds=_number(environment, "PDC_KUBELET_SYNC_SECONDS", 60.0),
     )
 
 

@@ -17,9 +17,10 @@ from pdcluster_operator.reconcile.situation import Decision, RoleNumbers, Rollou
 from pdcluster_operator.scaling.policy import bounds_of
 
 Manifest = dict[str, Any]
-Verdict = tuple[str, bool, str, str]
-"""Type, status, reason and message of a condition."""
+Verdict = tuple[str, bool | None, str, str]
+"""Type, status, reason and message of a condition; no status: unknown."""
 
+STATUS = {True: "True", False: "False", None: "Unknown"}
 IMAGE_TROUBLES = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName"}
 
 
@@ -100,7 +101,7 @@ def conditions(
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     found = []
     for kind, holds, reason, message in verdicts:
-        status, before = "True" if holds else "False", old.get(kind, {})
+        status, before = STATUS[holds], old.get(kind, {})
         since = before.get("lastTransitionTime", stamp) if before.get("status") == status else stamp
         found.append(
             {
@@ -134,6 +135,8 @@ def _available(situation: Situation, decision: Decision) -> Verdict:
 
 def _progressing(situation: Situation, decision: Decision) -> Verdict:
     rolling = decision.rollout
+    if decision.pending_certificates:
+        return ("Progressing", True, "CertificatesPending", decision.pending_certificates)
     if rolling.phase in {RolloutPhase.ROLLING, RolloutPhase.STALLED}:
         message = f"{rolling.updated} of {rolling.total} pods are of revision {rolling.target}"
         return ("Progressing", True, "RollingOut", message)
@@ -191,9 +194,18 @@ def _coherent(decision: Decision) -> Verdict:
 
 
 def _transport(situation: Situation) -> Verdict:
-    if situation.cluster.spec.transport.kv.protocol is KVProtocol.IPC:
-        return ("TransportReady", True, "IPCNotAvailable", "pods of a cluster share no memory: TCP is used")
-    return ("TransportReady", True, situation.cluster.spec.transport.kv.protocol.value, "")
+    """Whether every worker that ought to have a peer reaches one; unknown until one has told."""
+    protocol = situation.cluster.spec.transport.kv.protocol
+    lonely = sorted(pod.name for pod in situation.pods if situation.linked.get(pod.uid) is False)
+    if lonely:
+        message = f"no peer of the other role can be reached from {', '.join(lonely)}"
+        return ("TransportReady", False, "NoReachablePeer", message)
+    if protocol is KVProtocol.IPC:
+        message = "pods of a cluster share no memory: TCP is used"
+        return ("TransportReady", True, "IPCNotAvailable", message)
+    if not situation.linked and situation.cluster.spec.prefill:
+        return ("TransportReady", None, "NotTold", "no worker has told yet whether it reaches its peers")
+    return ("TransportReady", True, protocol.value, "")
 
 
 def _scaling(situation: Situation) -> Verdict:

@@ -33,6 +33,7 @@ def test_a_cluster_in_the_making_is_not_ready_and_says_why() -> None:
 def test_a_settled_cluster_is_ready_and_its_status_does_not_change() -> None:
     cluster = pretend()
     cluster.settle()
+    cluster.linked = {pod["metadata"]["uid"]: True for pod in cluster.pods.values()}
     first = told(cluster)
     cluster.now += 1000
 
@@ -131,3 +132,29 @@ def test_a_broken_spec_keeps_what_was_told_before() -> None:
     assert status["currentRevision"] == "abc"
     assert status["observedGeneration"] == 4
     assert condition(status, "Degraded") == ("True", "InvalidSpec")
+
+
+def test_the_transport_is_not_ready_while_a_worker_reaches_no_peer() -> None:
+    cluster = pretend()
+    cluster.settle()
+    assert condition(told(cluster), "TransportReady") == ("Unknown", "NotTold")
+
+    uids = {name: pod["metadata"]["uid"] for name, pod in cluster.pods.items()}
+    cluster.linked = {uids["demo-prefill-0"]: True, uids["demo-decode-1"]: False}
+    status = told(cluster)
+    assert condition(status, "TransportReady") == ("False", "NoReachablePeer")
+    message = next(entry["message"] for entry in status["conditions"] if entry["type"] == "TransportReady")
+    assert "demo-decode-1" in message
+    assert "demo-prefill-0" not in message
+    assert condition(status, "Ready")[0] == "True", "requests go around it"
+
+    cluster.linked[uids["demo-decode-1"]] = True
+    assert condition(told(cluster), "TransportReady") == ("True", "TCP")
+
+
+def test_shared_memory_that_a_cluster_does_not_have_is_told() -> None:
+    cluster = pretend(transport={"kv": {"protocol": "IPC"}})
+    cluster.settle()
+    assert condition(told(cluster), "TransportReady") == ("True", "IPCNotAvailable")
+    cluster.linked = {pod["metadata"]["uid"]: False for pod in cluster.pods.values()}
+    assert condition(told(cluster), "TransportReady") == ("False", "NoReachablePeer")

@@ -22,18 +22,12 @@ class HuggingFace(SpecModel):
     repo: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?$", max_length=256, description="owner/name")
     ]
-    revision: Annotated[Text, Field(description="branch, tag or commit")] = "main"
+    revision: Annotated[
+        Text, Field(description="a commit; a branch or tag means, in each pod, its commit when that pod starts")
+    ] = "main"
     token_secret: Annotated[ObjectName | None, Field(description="a Secret whose key `token` is an access token")] = (
         None
     )
-
-
-class S3(SpecModel):
-    uri: Annotated[str, Field(pattern=r"^s3://[^/]+/.+$", max_length=1024, description="s3://bucket/prefix")]
-    endpoint: Annotated[Text | None, Field(description="URL of a server other than Amazon's")] = None
-    secret: Annotated[
-        ObjectName | None, Field(description="a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-    ] = None
 
 
 class Volume(SpecModel):
@@ -51,7 +45,6 @@ class ModelSource(SpecModel):
 
     host_path: HostPath | None = None
     hugging_face: HuggingFace | None = None
-    s3: S3 | None = None
     pvc: Volume | None = None
     image: ModelImage | None = None
 
@@ -62,8 +55,8 @@ class ModelSource(SpecModel):
         return type(self).model_fields[chosen].alias or chosen
 
     @rule(
-        "[has(self.hostPath), has(self.huggingFace), has(self.s3), has(self.pvc), has(self.image)].exists_one(x, x)",
-        "exactly one of hostPath, huggingFace, s3, pvc and image must be set",
+        "[has(self.hostPath), has(self.huggingFace), has(self.pvc), has(self.image)].exists_one(x, x)",
+        "exactly one of hostPath, huggingFace, pvc and image must be set",
     )
     def has_exactly_one(self) -> bool:
         return sum(getattr(self, name) is not None for name in type(self).model_fields) == 1

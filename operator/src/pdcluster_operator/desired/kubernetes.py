@@ -11,7 +11,9 @@ from pdcluster_operator.crd.cluster import API_VERSION, PDCluster
 from pdcluster_operator.crd.scaling import ScalingMode
 from pdcluster_operator.desired import labels
 from pdcluster_operator.desired.kubernetes_autoscaler import autoscaler
+from pdcluster_operator.desired.kubernetes_monitor import pod_monitor
 from pdcluster_operator.desired.kubernetes_network import Origin, network_policies
+from pdcluster_operator.desired.kubernetes_tls import certificates
 from pdcluster_operator.desired.naming import ROUTER, group_name
 from pdcluster_operator.plan.site import GRPC_PORT
 
@@ -52,7 +54,9 @@ def children(render: Render) -> list[Manifest]:
     for role, spec in cluster.spec.roles().items():
         if spec.scaling.mode is ScalingMode.MANAGED:
             found.append(autoscaler(cluster, role, spec.scaling))
-    return [owned(cluster, manifest) for manifest in found]
+    if cluster.spec.observability.pod_monitor.enabled:
+        found.append(pod_monitor(cluster))
+    return [owned(cluster, manifest) for manifest in [*found, *certificates(cluster)]]
 
 
 def owned(cluster: PDCluster, manifest: Manifest) -> Manifest:

@@ -17,8 +17,11 @@ def model_path(source: ModelSource) -> str:
     return f"{MODEL_FOLDER}/{PurePosixPath(given).name}" if given.endswith(".gguf") else MODEL_FOLDER
 
 
-def model_volume(source: ModelSource, image: str) -> tuple[Manifest, Manifest, Manifest | None]:
-    """The volume, its mount in the main container, and an init container when the files must be fetched first."""
+def model_volume(source: ModelSource, image: str, *, weights: bool) -> tuple[Manifest, Manifest, Manifest | None]:
+    """The volume, its mount in the main container, and an init container when the files must be fetched first.
+
+    Without `weights` only what a router reads is fetched.
+    """
     mount: Manifest = {"name": VOLUME, "mountPath": model_path(source), "readOnly": True}
     if source.host_path:
         return {"name": VOLUME, "hostPath": {"path": source.host_path.path}}, mount, None
@@ -30,13 +33,14 @@ def model_volume(source: ModelSource, image: str) -> tuple[Manifest, Manifest, M
     if source.image:
         reference = {"reference": source.image.reference, "pullPolicy": source.image.pull_policy.value}
         return {"name": VOLUME, "image": reference}, mount, None
-    fetched = {"name": VOLUME, "emptyDir": {}}
-    return fetched, mount, _fetch(source.hugging_face, image) if source.hugging_face else None
+    assert source.hugging_face is not None, "the schema asks for exactly one source"
+    return {"name": VOLUME, "emptyDir": {}}, mount, _fetch(source.hugging_face, image, weights=weights)
 
 
-def _fetch(source: HuggingFace, image: str) -> Manifest:
-    """Downloads with the hub's own program, which resumes and checks what it has."""
-    command = ["hf", "download", source.repo, "--revision", source.revision, "--local-dir", MODEL_FOLDER]
+def _fetch(source: HuggingFace, image: str, *, weights: bool) -> Manifest:
+    """The worker's own program: one commit, resumed after a restart, checked against the hub's sums."""
+    command = ["python", "-m", "pdcluster_worker", "fetch", "--repo", source.repo, "--revision", source.revision]
+    command += ["--to", MODEL_FOLDER, *([] if weights else ["--no-weights"])]
     container: Manifest = {
         "name": "fetch-model",
         "image": image,

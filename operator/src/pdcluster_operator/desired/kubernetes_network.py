@@ -17,7 +17,8 @@ KV_PORTS = (20000, 20255)
 DNS = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
 API_SERVER = [{"protocol": "TCP", "port": 443}, {"protocol": "TCP", "port": 6443}]
 """The API server is no pod: only its usual ports can be named."""
-WEB = [{"protocol": "TCP", "port": 443}]
+HTTPS_PORT = 443
+HUB_VARIABLES = {"HF_ENDPOINT", "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"}
 COLLECTOR_PORT = 4317
 
 
@@ -80,12 +81,19 @@ def _router(cluster: PDCluster) -> Manifest:
 def _outside(spec: ClusterSpec) -> list[Manifest]:
     """What leaves the cluster: a model that is fetched, and traces."""
     rules: list[Manifest] = []
-    if spec.model.source.hugging_face or spec.model.source.s3:
-        rules.append({"ports": WEB})
+    if spec.model.source.hugging_face:
+        rules.append({"ports": [_tcp(port) for port in _hub_ports(spec)]})
     if spec.observability.tracing:
         port = urlsplit(spec.observability.tracing.endpoint).port or COLLECTOR_PORT
         rules.append({"ports": [_tcp(port)]})
     return rules
+
+
+def _hub_ports(spec: ClusterSpec) -> list[int]:
+    """Of the hub, of a mirror that the environment names, and of a proxy."""
+    variables = [*spec.router.env, *(variable for role in spec.roles().values() for variable in role.env)]
+    urls = [urlsplit(entry.value) for entry in variables if entry.name.upper() in HUB_VARIABLES]
+    return sorted({HTTPS_PORT, *(url.port or (80 if url.scheme == "http" else HTTPS_PORT) for url in urls)})
 
 
 def _caller(caller: Caller) -> Manifest:

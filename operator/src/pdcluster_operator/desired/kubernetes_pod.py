@@ -14,6 +14,7 @@ from pdcluster_operator.crd.transport import KVProtocol, TLSMode
 from pdcluster_operator.desired import labels
 from pdcluster_operator.desired.kubernetes_model import model_path, model_volume
 from pdcluster_operator.desired.kubernetes_network import KV_PORTS
+from pdcluster_operator.desired.kubernetes_tls import certificate_secret
 from pdcluster_operator.desired.naming import ROUTER, group_name
 from pdcluster_operator.desired.overlay import MAIN, overlaid
 from pdcluster_operator.desired.pod import PodPlan
@@ -142,11 +143,13 @@ def _container(pod: PodPlan, image: str, pull_policy: str) -> Manifest:
 
 def _pod(spec: ClusterSpec, pod: PodPlan, engine: Engine, container: Manifest) -> Manifest:
     """What workers and routers have in common; adds the model's and the certificates' mounts to the container."""
-    volume, mount, preparation = model_volume(spec.model.source, container["image"])
+    volume, mount, preparation = model_volume(spec.model.source, container["image"], weights=not pod.is_router)
     volumes: list[Manifest] = [{"name": "tmp", "emptyDir": {}}, volume]
     container["volumeMounts"].append(mount)
     if spec.tls.mode is TLSMode.MTLS:
-        volumes.append({"name": "tls", "secret": {"secretName": tls_secret(spec, pod)}})
+        cluster = pod.command[pod.command.index("--cluster") + 1].partition(".")[0]
+        secret = certificate_secret(cluster, spec.tls, pod.role)
+        volumes.append({"name": "tls", "secret": {"secretName": secret}})
         container["volumeMounts"].append({"name": "tls", "mountPath": TLS_FOLDER, "readOnly": True})
     body: Manifest = {
         "securityContext": {
@@ -160,16 +163,18 @@ def _pod(spec: ClusterSpec, pod: PodPlan, engine: Engine, container: Manifest) -
         "volumes": volumes,
     }
     if preparation:
-        body["initContainers"] = [{**preparation, "securityContext": _restricted(())}]
+        body["initContainers"] = [_before(preparation, container)]
     if engine.pull_secrets:
         body["imagePullSecrets"] = [{"name": secret.name} for secret in engine.pull_secrets]
     return body
 
 
-def tls_secret(spec: ClusterSpec, pod: PodPlan) -> str:
-    """The Secret with a pod's certificate: the user's for all, or the operator's own for each role."""
-    cluster = pod.command[pod.command.index("--cluster") + 1].partition(".")[0]
-    return spec.tls.secret_name or f"{group_name(cluster, pod.role)}-tls"
+def _before(preparation: Manifest, container: Manifest) -> Manifest:
+    """A container that runs before the main one, in its surroundings: a proxy, a mirror of the hub."""
+    own = {entry["name"] for entry in preparation["env"]}
+    inherited = [entry for entry in container["env"] if entry["name"] not in own]
+    policy = {"imagePullPolicy": container["imagePullPolicy"], "securityContext": _restricted(())}
+    return {**preparation, **policy, "env": [*inherited, *preparation["env"]]}
 
 
 def _worker_resources(role: Role, spec: ClusterSpec, rdma: bool) -> Manifest:

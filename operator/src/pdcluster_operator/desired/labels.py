@@ -17,6 +17,11 @@ DRAIN_DEADLINE = f"{GROUP}/drain-deadline"
 ADOPT = f"{GROUP}/adopt"
 """Annotation by which a user hands an object of a child's name to the PDCluster that it names."""
 
+ROTATION = f"{GROUP}/rotation"
+"""Annotation of an authority's Secret: how far its rotation is."""
+ROTATION_SINCE = f"{GROUP}/rotation-since"
+"""Annotation of an authority's Secret: since when, in seconds of Unix time."""
+
 MANAGED_BY = "app.kubernetes.io/managed-by"
 OPERATOR = "pdcluster-operator"
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pdcluster_operator.crd.scaling import ScalingMode
-from pdcluster_operator.crd.transport import TLSMode
 from pdcluster_operator.desired.kubernetes import HELD, Numbers, Render, children, scaler
-from pdcluster_operator.desired.naming import ROUTER, group_name
+from pdcluster_operator.desired.naming import group_name
 from pdcluster_operator.fields import covers, digest, stamped
 from pdcluster_operator.observe import Child, ScalerFacts, WorkloadFacts
 from pdcluster_operator.reconcile import revisions, rollout
@@ -21,48 +20,52 @@ from pdcluster_operator.reconcile.situation import (
     Create,
     Decision,
     Delete,
-    IssueCertificates,
     RoleNumbers,
     RolloutPhase,
     Situation,
     StartDrain,
     Trouble,
 )
-from pdcluster_operator.resources import CHILDREN, ObjectKey, key_of
+from pdcluster_operator.reconcile.tls import Certificates, certificates_of
+from pdcluster_operator.resources import CHILDREN, OPTIONAL, ObjectKey, key_of
 from pdcluster_operator.scaling.policy import Limit, Target, bounds_of, request_of, targets
 
 Manifest = dict[str, Any]
 
 GUARDED = frozenset({"StatefulSet", "Deployment"})
 """Kinds whose apply may change replicas, partition or template: only against the version that was decided on."""
-ORDER = {resource.kind: number for number, resource in enumerate(CHILDREN)}
+ORDER = {resource.kind: number for number, resource in enumerate((*CHILDREN, *OPTIONAL))}
 
 
 def decide(situation: Situation) -> Decision:
-    """What to do now. `spec.paused` leaves only the status."""
+    """What to do now. `spec.paused` leaves only the status, and certificates, which nobody can pause."""
     resolved = revisions.resolve(situation)
     wanted = _targets(situation)
     stepped = _rollout(situation, wanted, resolved.revision)
     shrunk = {role: _shrink(situation, role, target, stepped) for role, target in wanted.items()}
     numbers = {role: Numbers(shrunk[role].replicas, stepped.partitions[role]) for role in wanted}
-    applied = children(Render(situation.cluster, resolved.templates, numbers, situation.origin))
+    tls = certificates_of(situation)
+    rendered = children(Render(situation.cluster, resolved.templates, numbers, situation.origin))
+    applied = [manifest for manifest in rendered if manifest["kind"] not in situation.absent]
     changes, troubles = _changes(situation, applied)
     actions = (
         *resolved.actions,
-        *_certificates(situation),
+        *tls.actions,
         *changes,
         *_scalers(situation, numbers),
         *(action for entry in shrunk.values() for action in entry.actions),
         *stepped.actions,
-        *_pruned(situation, applied),
+        *_pruned(situation, applied, tls, stepped),
     )
     paused = situation.cluster.spec.paused
     return Decision(
-        actions=() if paused else actions,
+        actions=tls.actions if paused else actions,
         roles={role: _numbers(situation, role, wanted[role], shrunk[role], stepped) for role in wanted},
         rollout=stepped.state,
-        troubles=troubles,
-        wake_after=_wake(situation, shrunk, stepped),
+        troubles=(*troubles, *tls.troubles, *_lacking(situation)),
+        wake_after=_wake(situation, shrunk, stepped, tls),
+        notes=tls.notes,
+        pending_certificates=tls.pending,
     )
 
 
@@ -156,37 +159,40 @@ def _scalers(situation: Situation, numbers: Mapping[str, Numbers]) -> list[Actio
     return actions
 
 
-def _certificates(situation: Situation) -> list[Action]:
-    tls, name = situation.cluster.spec.tls, situation.cluster.metadata.name
-    if tls.mode is TLSMode.DISABLED or tls.secret_name or tls.issuer_ref:
-        return []
-    roles = [*situation.cluster.spec.roles(), ROUTER]
-    missing = tuple(role for role in roles if situation.child("Secret", f"{group_name(name, role)}-tls") is None)
-    return [IssueCertificates(missing)] if missing else []
+def _lacking(situation: Situation) -> list[Trouble]:
+    if situation.cluster.spec.observability.pod_monitor.enabled and "PodMonitor" in situation.absent:
+        message = (
+            "the API server has no PodMonitor of monitoring.coreos.com/v1, which spec.observability.podMonitor needs"
+        )
+        return [Trouble("PodMonitorNotAvailable", message)]
+    return []
 
 
-def _pruned(situation: Situation, applied: Sequence[Manifest]) -> list[Action]:
-    """Own children that the spec no longer has: a role that is gone, a policy that was switched off."""
-    wanted = {key_of(manifest) for manifest in applied} | _kept(situation)
+def _pruned(situation: Situation, applied: Sequence[Manifest], tls: Certificates, stepped: Step) -> list[Action]:
+    """Own children that the spec no longer has: a role that is gone, a policy that was switched off.
+
+    Secrets stay while pods of an older revision may need them.
+    """
+    wanted = {key_of(manifest) for manifest in applied} | _kept(situation, tls)
+    spared = (
+        {"ControllerRevision"} if stepped.state.phase is RolloutPhase.COMPLETE else {"ControllerRevision", "Secret"}
+    )
     return [
         Delete(child)
         for key, child in situation.children.items()
         if child.owner == situation.cluster.metadata.uid
         and not child.leaving
         and key not in wanted
-        and key.kind != "ControllerRevision"
+        and key.kind not in spared
     ]
 
 
-def _kept(situation: Situation) -> set[ObjectKey]:
-    """Children that are made once: scalers of roles that scale, and certificates of roles that exist."""
+def _kept(situation: Situation, tls: Certificates) -> set[ObjectKey]:
+    """Children that are made elsewhere: scalers of roles that scale, and certificates in use."""
     spec, metadata = situation.cluster.spec, situation.cluster.metadata
     scaling = [role for role, entry in spec.roles().items() if entry.scaling.mode is not ScalingMode.STATIC]
     kept = {ObjectKey("PDRoleScaler", metadata.namespace, group_name(metadata.name, role)) for role in scaling}
-    if spec.tls.mode is TLSMode.MTLS and not spec.tls.secret_name:
-        names = [f"{group_name(metadata.name, role)}-tls" for role in (*spec.roles(), ROUTER)]
-        kept |= {ObjectKey("Secret", metadata.namespace, name) for name in (*names, f"{metadata.name}-ca")}
-    return kept
+    return kept | {ObjectKey("Secret", metadata.namespace, name) for name in tls.kept}
 
 
 def _numbers(situation: Situation, role: str, target: Target, shrunk: Shrink, stepped: Step) -> RoleNumbers:
@@ -208,8 +214,9 @@ def _numbers(situation: Situation, role: str, target: Target, shrunk: Shrink, st
     )
 
 
-def _wake(situation: Situation, shrunk: Mapping[str, Shrink], stepped: Step) -> float | None:
-    """When the next drain is out of time, which no event tells."""
+def _wake(situation: Situation, shrunk: Mapping[str, Shrink], stepped: Step, tls: Certificates) -> float | None:
+    """When the next drain is out of time, or a certificate is due, which no event tells."""
     deadlines = [entry.deadline for entry in shrunk.values() if entry.deadline is not None]
     deadlines += [action.deadline for action in stepped.actions if isinstance(action, StartDrain)]
-    return max(min(deadlines) - situation.now, 0.05) if deadlines else None
+    waits = [max(deadline - situation.now, 0.05) for deadline in deadlines]
+    return min([*waits, *([] if tls.wake_after is None else [tls.wake_after])], default=None)

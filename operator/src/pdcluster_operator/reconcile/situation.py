@@ -1,14 +1,16 @@
 """What a decision is made from, and what it consists of. Values only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from pdcluster_operator.certificate_facts import CertificateFacts
 from pdcluster_operator.crd.cluster import PDCluster
 from pdcluster_operator.desired.kubernetes_network import Origin
 from pdcluster_operator.desired.kubernetes_pod import Release
 from pdcluster_operator.observe import Child, Pod, WorkloadFacts
+from pdcluster_operator.reconcile.rotation import DEFAULT_PERIODS, Periods, Turn
 from pdcluster_operator.resources import ObjectKey
 from pdcluster_operator.scaling.policy import Limit, Target
 
@@ -26,6 +28,13 @@ class Situation:
     now: float
     release: Release
     origin: Origin
+    periods: Periods = DEFAULT_PERIODS
+    user_certificate: CertificateFacts | None = None
+    """What is in the Secret that the spec names; None when it was not looked at."""
+    absent: frozenset[str] = frozenset()
+    """Kinds of other projects that this API server does not have."""
+    linked: Mapping[str, bool] = field(default_factory=dict)
+    """By the uid of a worker's pod: whether it reaches a peer to move KV blocks to or from; absent: not known."""
 
     def child(self, kind: str, name: str) -> Child | None:
         """The cluster's own object of that name; a foreign one does not count."""
@@ -80,12 +89,29 @@ class StopDrain:
 
 @dataclass(frozen=True, slots=True)
 class IssueCertificates:
-    """Makes the cluster's own authority, if there is none, and the missing roles' certificates."""
+    """Makes certificates for these roles; `is_first`: and the cluster's own authority, which is not there yet."""
 
     roles: tuple[str, ...]
+    is_first: bool = False
 
 
-Action = Apply | Create | Delete | StartDrain | StopDrain | IssueCertificates
+@dataclass(frozen=True, slots=True)
+class TurnAuthority:
+    """A step of the authority's rotation, decided on this version of its Secret."""
+
+    turn: Turn
+    version: str
+
+
+Action = Apply | Create | Delete | StartDrain | StopDrain | IssueCertificates | TurnAuthority
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something to be told once, as an event's reason and note, when the turn's actions are done."""
+
+    reason: str
+    text: str
 
 
 class RolloutPhase(StrEnum):
@@ -138,3 +164,6 @@ class Decision:
     rollout: Rollout
     troubles: tuple[Trouble, ...] = ()
     wake_after: float | None = None
+    notes: tuple[Note, ...] = ()
+    pending_certificates: str = ""
+    """What pods wait for before they can start; empty: nothing."""
