@@ -15,6 +15,7 @@ from pdcluster_operator.reconcile.situation import (
     Create,
     Delete,
     IssueCertificates,
+    NoteDrained,
     Situation,
     StartDrain,
     StopDrain,
@@ -61,8 +62,10 @@ class Executor:
                 return await self._create(cluster, manifest)
             case Delete(child):
                 await self._kube.delete(BY_KIND[child.key.kind], child.key.namespace, child.key.name, child.uid)
-            case StartDrain(pod, deadline):
-                await self._drainer.start(cluster, pod, deadline, situation.now)
+            case StartDrain(pod, deadline, afresh):
+                await self._drainer.start(cluster, pod, deadline, situation.now, afresh=afresh)
+            case NoteDrained(pod):
+                await self._drainer.note(cluster, pod)
             case StopDrain(pod):
                 await self._drainer.stop(cluster, pod)
             case IssueCertificates(roles, is_first):

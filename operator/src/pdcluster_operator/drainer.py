@@ -45,10 +45,12 @@ class Drainer:
         """The uids of pods that told that they hold nothing any more."""
         return frozenset(self._drained)
 
-    async def start(self, cluster: PDCluster, pod: Pod, deadline: float, now: float) -> None:
-        """Marks the pod, unless it is marked, and sees that a call is under way."""
-        if pod.drain_uid != pod.uid or pod.counted:
-            notes = {labels.DRAIN_UID: pod.uid, labels.DRAIN_DEADLINE: f"{deadline:.3f}"}
+    async def start(self, cluster: PDCluster, pod: Pod, deadline: float, now: float, *, afresh: bool = False) -> None:
+        """Marks the pod, unless it is marked, and sees that a call is under way; `afresh`: a new one."""
+        if afresh:
+            self.forget(pod.uid)
+        if afresh or pod.drain_uid != pod.uid or pod.counted:
+            notes = {labels.DRAIN_UID: pod.uid, labels.DRAIN_DEADLINE: f"{deadline:.3f}", labels.DRAINED: None}
             await self._mark(cluster, pod, {"annotations": notes, "labels": {labels.COUNTED: None}})
         if pod.uid not in self._calls and pod.uid not in self._drained and deadline > now:
             self._calls[pod.uid] = asyncio.create_task(self._drain(cluster, pod, deadline - now))
@@ -68,8 +70,12 @@ class Drainer:
                 )
                 await resume(admin_pb2.ResumeRequest(), timeout=CALL_SECONDS)
         self._drained.discard(pod.uid)
-        notes = {labels.DRAIN_UID: None, labels.DRAIN_DEADLINE: None}
+        notes = {labels.DRAIN_UID: None, labels.DRAIN_DEADLINE: None, labels.DRAINED: None}
         await self._mark(cluster, pod, {"annotations": notes, "labels": {labels.COUNTED: "true"}})
+
+    async def note(self, cluster: PDCluster, pod: Pod) -> None:
+        """Marks the pod as empty, for those who asked for its drain."""
+        await self._mark(cluster, pod, {"annotations": {labels.DRAINED: str(pod.restarts)}})
 
     def forget(self, uid: str) -> None:
         """The pod is gone."""

@@ -107,6 +107,17 @@ class Pod:
     created: float
     trouble: str
     """Why it does not run: a container's waiting reason, or `Unschedulable`; empty while there is none."""
+    restarts: int = 0
+    """Of its main container."""
+    is_held: bool = False
+    """A person has asked that this very pod be drained."""
+    emptied: str = ""
+    """How many restarts it had when that request was fulfilled; empty: it is not yet."""
+
+    @property
+    def serves(self) -> bool:
+        """It is ready, and nobody has asked it out of service."""
+        return self.ready and not self.is_held
 
 
 @dataclass
@@ -226,6 +237,9 @@ def pod_of(manifest: Manifest) -> Pod:
         drain_deadline=float(notes.get(labels.DRAIN_DEADLINE) or 0),
         created=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
         trouble=_trouble(status),
+        restarts=sum(entry.get("restartCount", 0) for entry in status.get("containerStatuses") or []),
+        is_held=notes.get(labels.DRAIN) == metadata["uid"],
+        emptied=notes.get(labels.DRAINED, ""),
     )
 
 

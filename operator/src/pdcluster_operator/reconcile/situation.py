@@ -74,10 +74,21 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class StartDrain:
-    """Marks the pod as draining until the deadline and tells the worker; a pod that is marked is told again."""
+    """Marks the pod as draining until the deadline and tells the worker; a pod that is marked is told again.
+
+    `afresh`: it was empty once, and its worker has been restarted since.
+    """
 
     pod: Pod
     deadline: float
+    afresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NoteDrained:
+    """Marks a pod that was drained on request as empty."""
+
+    pod: Pod
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +114,7 @@ class TurnAuthority:
     version: str
 
 
-Action = Apply | Create | Delete | StartDrain | StopDrain | IssueCertificates | TurnAuthority
+Action = Apply | Create | Delete | StartDrain | StopDrain | NoteDrained | IssueCertificates | TurnAuthority
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +164,8 @@ class RoleNumbers:
     updated: int
     draining: int
     limited_by: Limit
+    held: int = 0
+    """Of the draining ones, those that are empty and out of service because a person asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
