@@ -133,6 +133,7 @@ def _in_budget(requests: Mapping[str, Request], found: Mapping[str, Target], bud
     """Hands out the GPUs that no pod holds, one pod at a time, to the role that is furthest from its target."""
     spare = budget - sum(request.existing * request.gpus for request in requests.values())
     given = {role: min(target.effective, requests[role].existing) for role, target in found.items()}
+    _take_back(requests, given, budget)
     while True:
         waiting = [
             role
@@ -145,3 +146,13 @@ def _in_budget(requests: Mapping[str, Request], found: Mapping[str, Target], bud
         given[role] += 1
         spare -= requests[role].gpus
     return {role: _changed(target, given[role], Limit.GPU_BUDGET) for role, target in found.items()}
+
+
+def _take_back(requests: Mapping[str, Request], given: dict[str, int], budget: int) -> None:
+    """A budget that was lowered takes pods away again, from the role that is furthest above its least."""
+    while sum(number * requests[role].gpus for role, number in given.items()) > budget:
+        above = [role for role in given if requests[role].gpus and given[role] > requests[role].least]
+        if not above:
+            return
+        role = max(above, key=lambda name: (given[name] / max(requests[name].least, 1), list(given).index(name)))
+        given[role] -= 1

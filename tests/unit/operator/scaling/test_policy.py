@@ -70,6 +70,19 @@ def test_a_budget_is_handed_out_evenly_and_counts_pods_that_still_exist() -> Non
     assert targets(leaving, NO_BOUNDS, 6)["decode"] == Target(4, 3, Limit.GPU_BUDGET)
 
 
+def test_a_budget_that_was_lowered_takes_pods_away_but_none_of_the_least() -> None:
+    wanted = {"prefill": request(2, existing=2), "decode": request(6, existing=6)}
+    found = targets(wanted, NO_BOUNDS, 5)
+    assert {role: (target.effective, target.limited_by) for role, target in found.items()} == {
+        "prefill": (2, Limit.NONE),
+        "decode": (3, Limit.GPU_BUDGET),
+    }
+    assert {role: target.effective for role, target in targets(wanted, NO_BOUNDS, 0).items()} == {
+        "prefill": 1,
+        "decode": 1,
+    }
+
+
 def test_pods_without_gpus_need_no_budget() -> None:
     assert targets({"mixed": request(4, gpus=0, existing=0)}, NO_BOUNDS, 0)["mixed"].effective == 4
 
