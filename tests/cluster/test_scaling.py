@@ -136,5 +136,5 @@ async def test_without_metrics_scaling_is_not_active_and_nothing_moves(
 ) -> None:
     managed = {"mode": "Managed", "minReplicas": 1, "maxReplicas": 6}
     await admin.create(cluster(decode__replicas=None, decode__scaling=managed))
-    await admin.wait(CLUSTER, "demo", has_condition("ScalingActive", "False", "FailedGetExternalMetric"), seconds=60)
+    await admin.wait(CLUSTER, "demo", has_condition("ScalingActive", "False", "NoMetric"), seconds=60)
     assert (await admin.get(STATEFUL_SET, "demo-decode"))["spec"]["replicas"] == 1

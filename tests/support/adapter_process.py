@@ -28,7 +28,9 @@ def rendered(plane: ControlPlane, namespace: str, *settings: str) -> list[Manife
     """The adapter's objects in the chart."""
     shown = [f"--show-only=templates/adapter-{name}.yaml" for name in TEMPLATES]
     flags = [f"--set={setting}" for setting in ("metricsAdapter.enabled=true", *settings)]
-    made = plane.helm("template", "pdcluster", str(CHART), f"--namespace={namespace}", *shown, *flags)
+    made = plane.helm(
+        "template", "pdcluster", str(CHART), f"--namespace={namespace}", "--kube-version=1.36.3", *shown, *flags
+    )
     assert made.returncode == 0, made.stderr
     return [document for document in yaml.safe_load_all(made.stdout) if document]
 

@@ -11,6 +11,7 @@ from typing import Any
 from pdcluster_operator.crd.scaling import ScalingMode
 from pdcluster_operator.crd.transport import KVProtocol
 from pdcluster_operator.desired import labels
+from pdcluster_operator.desired.kubernetes_autoscaler import reason_of
 from pdcluster_operator.desired.naming import ROUTER, group_name
 from pdcluster_operator.observe import AutoscalerFacts, ScalerFacts
 from pdcluster_operator.reconcile.situation import Decision, RoleNumbers, RolloutPhase, Situation, Trouble
@@ -215,7 +216,7 @@ def _scaling(situation: Situation) -> Verdict:
     for role in scaled:
         found = situation.child("HorizontalPodAutoscaler", group_name(name, role))
         if found and isinstance(found.facts, AutoscalerFacts) and found.facts.reason:
-            return ("ScalingActive", False, found.facts.reason, f"{role}: {found.facts.message}")
+            return ("ScalingActive", False, reason_of(found.facts.reason), f"{role}: {found.facts.message}")
         scaler = situation.child("PDRoleScaler", group_name(name, role))
         if scaler is None or not isinstance(scaler.facts, ScalerFacts):
             return ("ScalingActive", False, "ScalerMissing", f"{role}: the PDRoleScaler is being made")

@@ -20,6 +20,10 @@ DEFAULTS = {
 """Prefill is a rate, decode an occupancy; a role that does both has both, and the larger answer counts."""
 
 
+NO_METRIC = "NoMetric"
+"""Whoever serves the metric refuses, or nobody does."""
+
+
 def autoscaler(cluster: PDCluster, role: str, scaling: Scaling) -> Manifest:
     """A HorizontalPodAutoscaler on the role's PDRoleScaler."""
     name = group_name(cluster.metadata.name, role)
@@ -66,6 +70,11 @@ def targets(role: str, wanted: Targets | None) -> dict[str, str]:
         RUNNING: None if wanted.running_per_replica is None else str(wanted.running_per_replica),
     }
     return {metric: value for metric, value in named.items() if value is not None} or DEFAULTS[role]
+
+
+def reason_of(told: str) -> str:
+    """The autoscaler's reason for not scaling, in the words of a PDCluster's condition."""
+    return NO_METRIC if told.startswith("FailedGet") and told.endswith("Metric") else told
 
 
 def _metric(cluster: PDCluster, role: str, metric: str, target: str) -> Manifest:

@@ -7,7 +7,7 @@ import pytest
 from cel_table import edited
 
 from pdcluster_operator.crd.parse import parse
-from pdcluster_operator.desired.kubernetes_autoscaler import DEFAULTS, autoscaler
+from pdcluster_operator.desired.kubernetes_autoscaler import DEFAULTS, autoscaler, reason_of
 from pdcluster_operator.scaling.adapter.exposition import GAUGES
 from pdcluster_operator.scaling.adapter.selector import Wanted
 from pdcluster_operator.scaling.adapter.selector import parse as parse_selector
@@ -67,3 +67,17 @@ def test_its_pace_is_the_users() -> None:
     assert behavior["scaleUp"]["stabilizationWindowSeconds"] == 0
     assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 900
     assert behavior["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 60}]
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ("FailedGetExternalMetric", "NoMetric"),
+        ("FailedGetPodsMetric", "NoMetric"),
+        ("FailedGetScale", "FailedGetScale"),
+        ("ScalingDisabled", "ScalingDisabled"),
+        ("", ""),
+    ],
+)
+def test_a_metric_that_cannot_be_read_has_a_reason_of_its_own(told: str, reason: str) -> None:
+    assert reason_of(told) == reason
