@@ -6,7 +6,7 @@ a StepPlan into a StepBatch; the runner owns the weights and the KV blocks.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,20 +21,31 @@ LayerWritten = Callable[[int], None]
 before its attention runs. On a device: recorded in stream order, called when the write is done."""
 
 
-class SamplingState(NamedTuple):
-    """What the sampler needs of one batch entry. Made for every token: hence a tuple.
+class SamplingState:
+    """What the sampler needs of one batch entry: made once per request, moved on for each token.
 
     `tokens` is all tokens up to and including the last computed position; `prompt_length` splits it into
     prompt and output. The token to sample has output index len(tokens) - prompt_length.
     """
 
-    params: SamplingParams
-    tokens: IntArray
-    prompt_length: int
+    __slots__ = ("length", "mark", "params", "prompt_length", "row")
+
+    def __init__(self, params: SamplingParams, tokens: IntArray, prompt_length: int) -> None:
+        self.params = params
+        self.prompt_length = prompt_length
+        self.row = tokens
+        """Those known, and room for more."""
+        self.length = len(tokens)
+        self.mark = -1
+        """A number that the runner may keep here, and only it knows."""
+
+    @property
+    def tokens(self) -> IntArray:
+        return self.row[: self.length]
 
     @property
     def output_index(self) -> int:
-        return len(self.tokens) - self.prompt_length
+        return self.length - self.prompt_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +54,8 @@ class StepBatch:
 
     token_ids, positions: [total]; starts, counts: [n] (context after the step is starts + counts);
     block_tables: [n, max_blocks], -1 where unused; sample_entries: [m], the entries that sample, ascending;
-    sampling: m states in the same order; arrived: when the plan was here, on the monotonic clock, 0 if nobody says.
+    sampling: m states in the same order, valid until the next batch;
+    arrived: when the plan was here, on the monotonic clock, 0 if nobody says.
     """
 
     token_ids: IntArray

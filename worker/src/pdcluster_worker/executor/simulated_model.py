@@ -61,15 +61,24 @@ class SimulatedModel:
 
 
 def _numbers(states: Sequence[SamplingState]) -> Words:
-    """[n]: 32 bits each that depend on the seed, the output index and the prompt (its length and its last tokens)."""
-    prompts = [zlib.crc32(_hashed_tokens(state), state.prompt_length) for state in states]
-    seeds = np.array([state.params.seed & WORD for state in states], dtype=np.uint32)
-    high_seeds = np.array([state.params.seed >> 32 & WORD for state in states], dtype=np.uint32)
-    indices = np.array([len(state.tokens) - state.prompt_length for state in states], dtype=np.uint32)
-    words = np.array(prompts, dtype=np.uint32)
-    for part in (seeds, high_seeds, indices):
-        words = spread_bits(words ^ part)
-    return words
+    """[n]: 32 bits each that depend on the seed, the output index and the prompt (its length and its last tokens).
+
+    What does not change with the index is worked out once per request, as its mark.
+    """
+    _mark([state for state in states if state.mark < 0])
+    marks = np.array([state.mark for state in states], dtype=np.uint32)
+    return spread_bits(marks ^ np.array([state.length - state.prompt_length for state in states], dtype=np.uint32))
+
+
+def _mark(states: Sequence[SamplingState]) -> None:
+    if not states:
+        return
+    words = np.array([zlib.crc32(_hashed_tokens(state), state.prompt_length) for state in states], dtype=np.uint32)
+    for shift in (0, 32):
+        seeds = np.array([state.params.seed >> shift & WORD for state in states], dtype=np.uint32)
+        words = spread_bits(words ^ seeds)
+    for state, word in zip(states, words.tolist(), strict=True):
+        state.mark = word
 
 
 def _hashed_tokens(state: SamplingState) -> bytes:

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pdcluster_worker.core.plan import Admission, StepPlan
-from pdcluster_worker.core.request import SamplingParams
 from pdcluster_worker.errors import StateError
 from pdcluster_worker.executor.runner import IntArray, SamplingState, StepBatch
 from pdcluster_worker.kv.layout import KVLayout
@@ -50,11 +49,12 @@ class SlotTable:
         """Known tokens; UNUSED marks a free slot."""
         self._blocks = np.zeros(slots, dtype=np.int32)
         self._computed = np.zeros(slots, dtype=np.int32)
-        self._params: dict[int, tuple[SamplingParams, int]] = {}
+        self._states: dict[int, SamplingState] = {}
+        """Of each slot that is held."""
 
     @property
     def occupied(self) -> int:
-        return len(self._params)
+        return len(self._states)
 
     def computed(self, slot: int) -> int:
         """How far the steps run here have filled the slot's KV; 0 for a free slot."""
@@ -75,13 +75,15 @@ class SlotTable:
         slots, starts, counts, samples = columns = columns or Columns.of(plan)
         self._check_batch(plan.plan_id, columns)
         ends = starts + counts
-        entry = np.repeat(np.arange(len(slots)), counts)
-        first = np.cumsum(counts) - counts
-        positions = (np.arange(len(entry)) + (starts - first)[entry]).astype(np.int32)
+        rows, positions = slots, starts
+        if (counts > 1).any():
+            entry = np.repeat(np.arange(len(slots)), counts)
+            first = np.cumsum(counts) - counts
+            rows, positions = slots[entry], (np.arange(len(entry)) + (starts - first)[entry]).astype(np.int32)
         width = int(self._blocks[slots].max(initial=0))
         sampling_entries = np.flatnonzero(samples).astype(np.int32)
         return StepBatch(
-            token_ids=self._tokens[slots[entry], positions],
+            token_ids=self._tokens[rows, positions],
             positions=positions,
             starts=starts,
             counts=counts,
@@ -106,8 +108,9 @@ class SlotTable:
         return chosen
 
     def _sampling(self, slot: int, end: int) -> SamplingState:
-        params, prompt_length = self._params[slot]
-        return SamplingState(params, self._tokens[slot, :end], prompt_length)
+        state = self._states[slot]
+        state.length = end
+        return state
 
     def _check_batch(self, plan_id: int, columns: Columns) -> None:
         slots, starts, counts, samples = columns
@@ -133,11 +136,11 @@ class SlotTable:
         self._tables[slot, : self._blocks[slot]] = UNUSED
         self._blocks[slot] = 0
         self._computed[slot] = 0
-        del self._params[slot]
+        del self._states[slot]
 
     def _admit(self, admission: Admission) -> None:
         slot, tokens = admission.slot, np.frombuffer(admission.tokens, dtype="<u4")
-        if not 0 <= slot < MAX_SLOTS or slot in self._params:
+        if not 0 <= slot < MAX_SLOTS or slot in self._states:
             raise StateError(f"slot {slot} cannot take a request: it holds one, or is outside 0 to {MAX_SLOTS - 1}")
         if not 0 < len(tokens) <= self._max_length or not 0 < admission.prompt_length <= len(tokens):
             raise StateError(
@@ -148,7 +151,7 @@ class SlotTable:
         self._grow(slot)
         self._tokens[slot, : len(tokens)] = tokens
         self._lengths[slot] = len(tokens)
-        self._params[slot] = (admission.sampling, admission.prompt_length)
+        self._states[slot] = SamplingState(admission.sampling, self._tokens[slot], admission.prompt_length)
         self._append_blocks(slot, admission.block_ids)
 
     def _append_blocks(self, slot: int, blocks: tuple[int, ...]) -> None:
@@ -161,7 +164,7 @@ class SlotTable:
         self._blocks[slot] = held + len(blocks)
 
     def _require_occupied(self, slot: int) -> None:
-        if slot not in self._params:
+        if slot not in self._states:
             raise StateError(f"slot {slot} holds no request")
 
     def _grow(self, slot: int) -> None:
@@ -171,8 +174,9 @@ class SlotTable:
             return
         rows = max(slot + 1, 2 * have)
         old_tokens, self._tokens = self._tokens, np.zeros((rows, self._max_length + 1), dtype=np.int32)
-        for used in self._params:
+        for used, state in self._states.items():
             self._tokens[used, : self._lengths[used]] = old_tokens[used, : self._lengths[used]]
+            state.row = self._tokens[used]
         extra = rows - have
         self._tables = np.concatenate((self._tables, np.full((extra, self._max_blocks), UNUSED, dtype=np.int32)))
         self._lengths = np.concatenate((self._lengths, np.full(extra, UNUSED, dtype=np.int32)))
