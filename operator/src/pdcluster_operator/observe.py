@@ -53,6 +53,8 @@ class WorkloadFacts:
     template_revision: str
     """The revision that its template is marked with."""
     settled: bool
+    changed: float = 0.0
+    """When the operator last changed it, in Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,12 @@ class Pod:
     created: float
     trouble: str
     """Why it does not run: a container's waiting reason, or `Unschedulable`; empty while there is none."""
+    trouble_text: str = ""
+    """The words that came with `trouble`."""
+    template: str = ""
+    """The StatefulSet's own name of the revision that it was made from."""
+    changed: float = 0.0
+    """When it was last made, or became ready or unready."""
     restarts: int = 0
     """Of its main container."""
     is_held: bool = False
@@ -223,6 +231,8 @@ def pod_of(manifest: Manifest) -> Pod:
     metadata, status = manifest["metadata"], manifest.get("status", {})
     marks, notes = metadata.get("labels", {}), metadata.get("annotations", {})
     _, _, ordinal = metadata["name"].rpartition("-")
+    created = datetime.fromisoformat(metadata["creationTimestamp"]).timestamp()
+    trouble, text = _trouble(status)
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -235,8 +245,11 @@ def pod_of(manifest: Manifest) -> Pod:
         counted=marks.get(labels.COUNTED) == "true",
         drain_uid=notes.get(labels.DRAIN_UID, ""),
         drain_deadline=float(notes.get(labels.DRAIN_DEADLINE) or 0),
-        created=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
-        trouble=_trouble(status),
+        created=created,
+        trouble=trouble,
+        trouble_text=text,
+        template=marks.get("controller-revision-hash", ""),
+        changed=max(created, _last_change(status, "Ready")),
         restarts=sum(entry.get("restartCount", 0) for entry in status.get("containerStatuses") or []),
         is_held=notes.get(labels.DRAIN) == metadata["uid"],
         emptied=notes.get(labels.DRAINED, ""),
@@ -248,16 +261,24 @@ def condition(status: Mapping[str, Any], kind: str) -> str:
     return next((entry["status"] for entry in status.get("conditions") or [] if entry["type"] == kind), "")
 
 
-def _trouble(status: Mapping[str, Any]) -> str:
+def _last_change(status: Mapping[str, Any], kind: str) -> float:
+    """When a condition last changed; 0 when that is not told."""
+    told = [entry.get("lastTransitionTime") for entry in status.get("conditions") or [] if entry["type"] == kind]
+    return max((datetime.fromisoformat(stamp).timestamp() for stamp in told if stamp), default=0.0)
+
+
+def _trouble(status: Mapping[str, Any]) -> tuple[str, str]:
+    """Why a pod does not run: a reason and a text, both empty while there is none."""
     containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
     for entry in containers:
-        reason = str(entry.get("state", {}).get("waiting", {}).get("reason", ""))
+        waiting = entry.get("state", {}).get("waiting", {})
+        reason = str(waiting.get("reason", ""))
         if reason and reason not in {"ContainerCreating", "PodInitializing"}:
-            return reason
+            return reason, str(waiting.get("message", ""))
     for entry in status.get("conditions") or []:
         if entry["type"] == "PodScheduled" and entry["status"] == "False":
-            return str(entry.get("reason", "Unschedulable"))
-    return ""
+            return str(entry.get("reason", "Unschedulable")), str(entry.get("message", ""))
+    return "", ""
 
 
 def _workload(manifest: Manifest) -> WorkloadFacts:
@@ -273,7 +294,16 @@ def _workload(manifest: Manifest) -> WorkloadFacts:
         update_revision=status.get("updateRevision", ""),
         template_revision=spec["template"]["metadata"].get("labels", {}).get(labels.REVISION, ""),
         settled=status.get("observedGeneration", 0) >= manifest["metadata"].get("generation", 0),
+        changed=_applied_at(manifest),
     )
+
+
+def _applied_at(manifest: Manifest) -> float:
+    """When the operator's own fields last changed, as the API server noted it."""
+    for entry in manifest["metadata"].get("managedFields", []):
+        if entry.get("manager") == FIELD_MANAGER and not entry.get("subresource") and entry.get("time"):
+            return datetime.fromisoformat(entry["time"]).timestamp()
+    return 0.0
 
 
 def _scaler(manifest: Manifest) -> ScalerFacts:

@@ -142,8 +142,8 @@ def _progressing(situation: Situation, decision: Decision) -> Verdict:
         message = f"{rolling.updated} of {rolling.total} pods are of revision {rolling.target}"
         return ("Progressing", True, "RollingOut", message)
     for name, entry in decision.roles.items():
-        if entry.draining:
-            return ("Progressing", True, "Draining", f"{name}: {entry.draining} pods are draining")
+        if entry.draining > entry.held:
+            return ("Progressing", True, "Draining", f"{name}: {entry.draining - entry.held} pods are draining")
         if entry.existing != entry.target.effective or entry.replicas != entry.target.effective:
             message = f"{name}: {entry.existing} pods exist, {entry.target.effective} are wanted"
             return ("Progressing", True, "ReplicasUpdating", message)

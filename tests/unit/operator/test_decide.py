@@ -12,6 +12,7 @@ EXTERNAL = {"mode": "External", "minReplicas": 1, "maxReplicas": 8}
 
 
 def pretend(**edit: object) -> PretendCluster:
+    edit = {"tls": {"mode": "Disabled"}, **edit}
     spec = edited({key.replace("__", "."): value for key, value in edit.items()})["spec"]
     return PretendCluster(spec)
 
@@ -180,7 +181,7 @@ def test_a_pod_that_does_not_come_up_stops_the_rollout() -> None:
     cluster = pretend()
     cluster.settle()
     old = cluster.revisions("prefill")[0]
-    cluster.slow = {"demo-prefill-1", "demo-decode-1"}
+    cluster.workloads.stuck = {"demo-prefill-1", "demo-decode-1"}
 
     cluster.edit(engine={"prepareThreads": 6})
     for _ in range(30):

@@ -4,6 +4,7 @@ Nothing is remembered between turns: a lost turn, a repeated one and one after a
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pdcluster_operator.crd.scaling import ScalingMode
@@ -13,13 +14,16 @@ from pdcluster_operator.fields import covers, digest, stamped
 from pdcluster_operator.observe import Child, ScalerFacts, WorkloadFacts
 from pdcluster_operator.reconcile import revisions, rollout
 from pdcluster_operator.reconcile.drain import Shrink, shrink
-from pdcluster_operator.reconcile.rollout import RolePods, Step
+from pdcluster_operator.reconcile.hold import hold, is_empty
+from pdcluster_operator.reconcile.roles import RolePods, may_shrink
+from pdcluster_operator.reconcile.rollout import Step, Terms
 from pdcluster_operator.reconcile.situation import (
     Action,
     Apply,
     Create,
     Decision,
     Delete,
+    NoteDrained,
     RoleNumbers,
     RolloutPhase,
     Situation,
@@ -42,7 +46,8 @@ def decide(situation: Situation) -> Decision:
     resolved = revisions.resolve(situation)
     wanted = _targets(situation)
     stepped = _rollout(situation, wanted, resolved.revision)
-    shrunk = {role: _shrink(situation, role, target, stepped) for role, target in wanted.items()}
+    shrunk = {role: _shrink(situation, role, stepped) for role in wanted}
+    held = _held(situation, shrunk, stepped)
     numbers = {role: Numbers(shrunk[role].replicas, stepped.partitions[role]) for role in wanted}
     tls = certificates_of(situation)
     rendered = children(Render(situation.cluster, resolved.templates, numbers, situation.origin))
@@ -55,6 +60,7 @@ def decide(situation: Situation) -> Decision:
         *_scalers(situation, numbers),
         *(action for entry in shrunk.values() for action in entry.actions),
         *stepped.actions,
+        *held,
         *_pruned(situation, applied, tls, stepped),
     )
     paused = situation.cluster.spec.paused
@@ -63,7 +69,7 @@ def decide(situation: Situation) -> Decision:
         roles={role: _numbers(situation, role, wanted[role], shrunk[role], stepped) for role in wanted},
         rollout=stepped.state,
         troubles=(*troubles, *tls.troubles, *_lacking(situation)),
-        wake_after=_wake(situation, shrunk, stepped, tls),
+        wake_after=_wake(situation, shrunk, stepped, held, tls),
         notes=tls.notes,
         pending_certificates=tls.pending,
     )
@@ -77,9 +83,14 @@ def _targets(situation: Situation) -> dict[str, Target]:
         live = situation.workload("StatefulSet", group)
         found = situation.child("PDRoleScaler", group)
         asked = found.facts.replicas if found and isinstance(found.facts, ScalerFacts) else None
-        existing = len(situation.pods_of(role))
+        existing = len({pod.name for pod in situation.pods_of(role)} | _due(group, live))
         requests[role] = request_of(spec, role, asked, live.replicas if live else None, existing)
     return targets(requests, bounds_of(spec), spec.scaling_policy.max_gpus)
+
+
+def _due(group: str, live: WorkloadFacts | None) -> set[str]:
+    """The pods that the StatefulSet's controller makes as soon as they are missing."""
+    return {f"{group}-{ordinal}" for ordinal in range(live.replicas)} if live else set()
 
 
 def _rollout(situation: Situation, wanted: Mapping[str, Target], revision: str) -> Step:
@@ -87,16 +98,17 @@ def _rollout(situation: Situation, wanted: Mapping[str, Target], revision: str) 
     roles = {}
     for role, target in wanted.items():
         facts = situation.workload("StatefulSet", group_name(name, role)) or _none_yet(target, revision)
-        roles[role] = RolePods(facts, situation.pods_of(role), min(facts.replicas, target.effective))
-    return rollout.step(
-        roles,
-        revision,
+        roles[role] = RolePods(facts, situation.pods_of(role), target.effective, revision)
+    if not may_shrink(roles):
+        roles = {role: replace(entry, wanted=max(entry.wanted, entry.facts.replicas)) for role, entry in roles.items()}
+    terms = Terms(
         paused=spec.rollout.paused or spec.paused,
         drained=situation.drained,
         now=situation.now,
         timeout=spec.drain.timeout_seconds,
-        stalled=_is_stalled(situation),
+        deadline=spec.rollout.progress_deadline_seconds,
     )
+    return rollout.step(roles, revision, terms)
 
 
 def _none_yet(target: Target, revision: str) -> WorkloadFacts:
@@ -104,27 +116,25 @@ def _none_yet(target: Target, revision: str) -> WorkloadFacts:
     return WorkloadFacts(target.effective, HELD, 0, 0, 0, "", "", revision, settled=True)
 
 
-def _is_stalled(situation: Situation) -> bool:
-    """No pod has come for longer than the rollout's deadline."""
-    latest = max((pod.created for pod in situation.pods), default=situation.now)
-    return situation.now - latest > situation.cluster.spec.rollout.progress_deadline_seconds
-
-
-def _shrink(situation: Situation, role: str, target: Target, stepped: Step) -> Shrink:
-    """While pods are replaced, a role keeps at least one pod above its partition: the one that was replaced last."""
+def _shrink(situation: Situation, role: str, stepped: Step) -> Shrink:
     facts = situation.workload("StatefulSet", group_name(situation.cluster.metadata.name, role))
-    floor = stepped.partitions[role] + 1 if stepped.partitions[role] != HELD else 0
-    live = target.effective if facts is None else facts.replicas
-    wanted = max(target.effective, min(floor, live))
     return shrink(
         situation.pods_of(role),
-        live,
-        wanted,
-        stepped.leaving,
+        stepped.stays[role] if facts is None else facts.replicas,
+        stepped.stays[role],
+        stepped.leaving | {pod.uid for pod in situation.pods_of(role) if pod.is_held},
         situation.drained,
         situation.now,
         situation.cluster.spec.drain.timeout_seconds,
     )
+
+
+def _held(situation: Situation, shrunk: Mapping[str, Shrink], stepped: Step) -> list[StartDrain | NoteDrained]:
+    """What is done for the requests of people, where nothing else is done to the pod."""
+    taken = {action.pod.uid for entry in shrunk.values() for action in entry.actions}
+    taken |= {action.pod.uid for action in stepped.actions}
+    pods = [pod for role in shrunk for pod in situation.pods_of(role) if pod.uid not in taken]
+    return hold(pods, situation.drained, situation.now, situation.cluster.spec.drain.timeout_seconds)
 
 
 def _changes(situation: Situation, applied: Sequence[Manifest]) -> tuple[list[Apply], tuple[Trouble, ...]]:
@@ -201,8 +211,7 @@ def _numbers(situation: Situation, role: str, target: Target, shrunk: Shrink, st
     if situation.cluster.spec.paused:
         limit = Limit.PAUSED
     elif shrunk.replicas > target.effective:
-        rolling = stepped.partitions[role] != HELD and stepped.state.phase is RolloutPhase.ROLLING
-        limit = Limit.ROLLOUT_FLOOR if rolling and not shrunk.actions else Limit.DRAINING
+        limit = Limit.ROLLOUT_FLOOR if stepped.stays[role] > target.effective else Limit.DRAINING
     return RoleNumbers(
         target=target,
         replicas=shrunk.replicas,
@@ -210,13 +219,22 @@ def _numbers(situation: Situation, role: str, target: Target, shrunk: Shrink, st
         ready=sum(pod.ready and not pod.leaving for pod in pods),
         updated=sum(pod.revision == stepped.state.target and not pod.leaving for pod in pods),
         draining=sum(pod.drain_uid == pod.uid for pod in pods),
+        held=sum(is_empty(pod) for pod in pods),
         limited_by=limit,
     )
 
 
-def _wake(situation: Situation, shrunk: Mapping[str, Shrink], stepped: Step, tls: Certificates) -> float | None:
+def _wake(
+    situation: Situation,
+    shrunk: Mapping[str, Shrink],
+    stepped: Step,
+    held: Sequence[StartDrain | NoteDrained],
+    tls: Certificates,
+) -> float | None:
     """When the next drain is out of time, or a certificate is due, which no event tells."""
     deadlines = [entry.deadline for entry in shrunk.values() if entry.deadline is not None]
-    deadlines += [action.deadline for action in stepped.actions if isinstance(action, StartDrain)]
+    deadlines += [action.deadline for action in (*stepped.actions, *held) if isinstance(action, StartDrain)]
+    if stepped.state.phase is RolloutPhase.ROLLING and stepped.state.stalls_at is not None:
+        deadlines.append(stepped.state.stalls_at)
     waits = [max(deadline - situation.now, 0.05) for deadline in deadlines]
     return min([*waits, *([] if tls.wake_after is None else [tls.wake_after])], default=None)

@@ -142,6 +142,8 @@ class Rollout:
     updated: int = 0
     total: int = 0
     gap: bool = False
+    stalls_at: float | None = None
+    """When it counts as stalled if nothing changes until then."""
 
 
 @dataclass(frozen=True, slots=True)
