@@ -28,6 +28,8 @@ from pdcluster_operator.secrets_store import CertificateStore
 
 log = structlog.get_logger(__name__)
 
+LOOK_SECONDS = 5.0
+"""How often a Secret that is not watched is read at most; at rest, a turn is."""
 TROUBLED_SECONDS = 30.0
 """A turn that was refused something is repeated: what stood in the way may be gone without an event."""
 
@@ -85,7 +87,7 @@ class Reconciler:
             trouble = Trouble("InvalidSpec", str(error))
             await self._tell(manifest, status.broken_status(manifest, trouble, _status(manifest), self._clock()))
             return self._home.resync_seconds
-        looked = await self._certificates.look(cluster, TROUBLED_SECONDS)
+        looked = await self._certificates.look(cluster, LOOK_SECONDS)
         view = self._cache.view(key)
         if view.manifest is not manifest:
             return 0.0
