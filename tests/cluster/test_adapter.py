@@ -5,11 +5,10 @@ import base64
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from adapter_process import API_SERVICE_KIND, NAME, ProductAdapter, registered, serving
-from cluster_adapter import API_SERVICE
+from cluster_adapter import API_SERVICE, foreign_api_service
 from cluster_certificates import Authority
 from cluster_client import ApiError, Client, Manifest
 from cluster_control_plane import ControlPlane
@@ -249,28 +248,12 @@ async def test_an_emptied_secret_is_filled_again_and_trusted(
             await asyncio.sleep(0.2)
 
 
-def foreign(service: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "apiregistration.k8s.io/v1",
-        "kind": "APIService",
-        "metadata": {"name": API_SERVICE},
-        "spec": {
-            "group": "external.metrics.k8s.io",
-            "version": "v1beta1",
-            "groupPriorityMinimum": 100,
-            "versionPriority": 100,
-            "insecureSkipTLSVerify": True,
-            "service": {"name": service, "namespace": "monitoring", "port": 443},
-        },
-    }
-
-
 async def test_an_adapter_that_was_there_first_stays(
     admin: Client, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     async with registered(admin, control_plane, tmp_path) as adapter:
         await admin.delete(API_SERVICE_KIND, API_SERVICE)
-        await admin.create(foreign("prometheus-adapter"))
+        await admin.create(foreign_api_service("prometheus-adapter"))
         before = await admin.get(API_SERVICE_KIND, API_SERVICE)
         program = adapter.start()
         assert await asyncio.to_thread(program.wait, 30) == 1

@@ -112,6 +112,14 @@ def _service() -> Manifest:
     }
 
 
+def foreign_api_service(service: str) -> Manifest:
+    """External metrics as somebody else registers them; there is no such Service."""
+    manifest = _api_service("monitoring", 443, b"")
+    entry = {"name": service, "namespace": "monitoring", "port": 443}
+    spec = {**manifest["spec"], "insecureSkipTLSVerify": True, "service": entry}
+    return {**manifest, "spec": {key: value for key, value in spec.items() if key != "caBundle"}}
+
+
 def _api_service(namespace: str, port: int, trust: bytes) -> Manifest:
     return {
         "apiVersion": "apiregistration.k8s.io/v1",
