@@ -120,6 +120,10 @@ bench-stream: install ## streamed tokens/s to 256 HTTP clients, and to a router'
 bench-step: install ## the scheduler alone, per step
 	@$(RUN) python tests/bench/bench_step.py
 
+.PHONY: bench
+bench: install cluster-tools ## every benchmark, and tests/bench/RESULTS.md from them (an hour)
+	@$(RUN) python tests/bench/results.py
+
 .PHONY: clean
 clean: ## remove environments, caches and downloads
 	rm -rf .venv .tools .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
