@@ -22,6 +22,11 @@ Verdict = tuple[str, bool | None, str, str]
 """Type, status, reason and message of a condition; no status: unknown."""
 
 STATUS = {True: "True", False: "False", None: "Unknown"}
+AS_WANTED = "AsWanted"
+HARMLESS = {"PodMonitorNotAvailable"}
+"""Reasons of Degraded that keep nothing from becoming ready."""
+NAMED_PODS = 3
+"""So many pods are named in a message, the others counted."""
 IMAGE_TROUBLES = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName"}
 
 
@@ -85,13 +90,20 @@ def verdicts_of(situation: Situation, decision: Decision) -> list[Verdict]:
     degraded, coherent = _degraded(situation, decision), _coherent(decision)
     others = [_transport(situation), _scaling(situation), _ratio(situation, decision)]
     found = [available, progressing, degraded, coherent, *others]
-    blocking = [
-        verdict
-        for verdict, wanted in ((available, True), (coherent, True), (progressing, False))
-        if verdict[1] is not wanted
-    ]
-    ready = ("Ready", not blocking, blocking[0][2] if blocking else "AllReady", blocking[0][3] if blocking else "")
-    return [ready, *found]
+    missing = [verdict for verdict in (available, coherent) if not verdict[1]]
+    if progressing[1] or progressing[2] != AS_WANTED:
+        missing.append(progressing)
+    return [_ready(situation, decision, missing), *found]
+
+
+def _ready(situation: Situation, decision: Decision, missing: list[Verdict]) -> Verdict:
+    """With the reason that a person can do something about: a pod's own words, a refusal, else what is missing."""
+    if not missing:
+        return ("Ready", True, "AllReady", "")
+    causes = [*_trouble(situation), *(entry for entry in decision.troubles if entry.reason not in HARMLESS)]
+    if causes:
+        return ("Ready", False, causes[0].reason, causes[0].message)
+    return ("Ready", False, missing[0][2], missing[0][3])
 
 
 def conditions(
@@ -129,7 +141,7 @@ def _available(situation: Situation, decision: Decision) -> Verdict:
     if pairs or any(role == "mixed" for role, _ in ready):
         return ("Available", True, "Serving", "")
     if decision.rollout.gap and decision.rollout.phase is RolloutPhase.ROLLING:
-        message = "the only prefill and decode pods are being replaced; the router queues"
+        message = "the only pod of a role is being replaced; the router queues"
         return ("Available", False, "SingleReplicaGap", message)
     return ("Available", False, "NoReadyPair", "no prefill and decode pods of one revision are both ready")
 
@@ -138,7 +150,10 @@ def _progressing(situation: Situation, decision: Decision) -> Verdict:
     rolling = decision.rollout
     if decision.pending_certificates:
         return ("Progressing", True, "CertificatesPending", decision.pending_certificates)
-    if rolling.phase in {RolloutPhase.ROLLING, RolloutPhase.STALLED}:
+    if is_stalled(situation, decision):
+        reason = "ProgressDeadlineExceeded" if rolling.phase is RolloutPhase.COMPLETE else "RolloutStalled"
+        return ("Progressing", False, reason, _stall(situation, decision))
+    if rolling.phase is RolloutPhase.ROLLING:
         message = f"{rolling.updated} of {rolling.total} pods are of revision {rolling.target}"
         return ("Progressing", True, "RollingOut", message)
     for name, entry in decision.roles.items():
@@ -153,17 +168,34 @@ def _progressing(situation: Situation, decision: Decision) -> Verdict:
     missing = situation.cluster.spec.router.replicas - _router_pods(situation)
     if missing > 0:
         return ("Progressing", True, "RouterUpdating", f"router: {missing} more pods are wanted")
-    return ("Progressing", False, "AsWanted", "")
+    return ("Progressing", False, AS_WANTED, "")
+
+
+def is_stalled(situation: Situation, decision: Decision) -> bool:
+    """Nothing has changed for longer than the rollout's deadline, and pods are missing still."""
+    deadline = decision.rollout.stalls_at
+    return deadline is not None and situation.now >= deadline
+
+
+def _stall(situation: Situation, decision: Decision) -> str:
+    seconds = situation.cluster.spec.rollout.progress_deadline_seconds
+    unready = sorted(pod.name for pod in situation.pods if pod.role in decision.roles and not pod.ready)
+    waited = f"nothing has changed for {seconds} s"
+    return f"{waited}; not ready: {_few(unready)}" if unready else f"{waited}; pods are missing"
+
+
+def _few(names: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = len(names) - NAMED_PODS
+    return ", ".join(names[:NAMED_PODS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _degraded(situation: Situation, decision: Decision) -> Verdict:
     for trouble in (*decision.troubles, *_trouble(situation)):
         return ("Degraded", True, trouble.reason, trouble.message)
-    if decision.rollout.phase is RolloutPhase.STALLED:
-        seconds = situation.cluster.spec.rollout.progress_deadline_seconds
-        message = f"no pod of revision {decision.rollout.target} came up within {seconds} s"
-        return ("Degraded", True, "ProgressDeadlineExceeded", message)
-    return ("Degraded", False, "AsWanted", "")
+    if is_stalled(situation, decision):
+        return ("Degraded", True, "ProgressDeadlineExceeded", _stall(situation, decision))
+    return ("Degraded", False, AS_WANTED, "")
 
 
 def _trouble(situation: Situation) -> list[Trouble]:
@@ -171,8 +203,9 @@ def _trouble(situation: Situation) -> list[Trouble]:
     found: dict[str, list[str]] = {}
     for pod in situation.pods:
         if pod.trouble and not pod.leaving:
-            found.setdefault(_reason(pod.trouble), []).append(f"{pod.name}: {pod.trouble}")
-    return [Trouble(reason, ", ".join(sorted(pods))) for reason, pods in sorted(found.items())]
+            words = f"{pod.name}: {pod.trouble}: {pod.trouble_text}".removesuffix(": ")
+            found.setdefault(_reason(pod.trouble), []).append(words)
+    return [Trouble(reason, _few(sorted(pods))) for reason, pods in sorted(found.items())]
 
 
 def _reason(trouble: str) -> str:

@@ -98,6 +98,70 @@ def test_a_pod_that_finds_no_node_means_too_little_capacity() -> None:
     assert condition(told(cluster), "Degraded") == ("True", "InsufficientCapacity")
 
 
+def test_why_it_is_not_ready_is_told_in_the_pods_own_words() -> None:
+    cluster = pretend()
+    cluster.settle()
+    state = {"state": {"waiting": {"reason": "ErrImagePull", "message": "no such image example.invalid/w"}}}
+    cluster.pods["demo-decode-1"]["status"] = {"podIP": "127.1.0.1", "containerStatuses": [state]}
+    ready = next(entry for entry in told(cluster)["conditions"] if entry["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "ImageUnavailable")
+    assert ready["message"] == "demo-decode-1: ErrImagePull: no such image example.invalid/w"
+
+
+def test_many_pods_with_one_trouble_are_counted() -> None:
+    cluster = pretend(decode__replicas=6)
+    cluster.settle()
+    state = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    for number in range(5):
+        cluster.pods[f"demo-decode-{number}"]["status"] = {"podIP": "127.1.0.1", "containerStatuses": [state]}
+    degraded = next(entry for entry in told(cluster)["conditions"] if entry["type"] == "Degraded")
+    assert degraded["message"].endswith("demo-decode-2: CrashLoopBackOff and 2 more")
+
+
+def test_a_revision_that_never_comes_up_stalls_and_an_undo_ends_that() -> None:
+    cluster = pretend()
+    cluster.settle()
+    status = told(cluster)
+    cluster.now += 10_000
+    cluster.workloads.stuck = {"demo-prefill-1"}
+    cluster.edit(engine={"prepareThreads": 7})
+    for _ in range(10):
+        status = told(cluster, status)
+        assert condition(status, "Progressing") == ("True", "RollingOut"), "the cluster is old, the rollout is not"
+        cluster.tick()
+
+    cluster.now += 1801
+    status = told(cluster, status)
+    assert condition(status, "Progressing") == ("False", "RolloutStalled")
+    assert condition(status, "Degraded") == ("True", "ProgressDeadlineExceeded")
+    assert condition(status, "Ready") == ("False", "RollingOut")
+    assert condition(status, "Available")[0] == "True"
+    message = next(entry["message"] for entry in status["conditions"] if entry["type"] == "Progressing")
+    assert message == "nothing has changed for 1800 s; not ready: demo-prefill-1"
+
+    cluster.edit(engine=None)
+    status = told(cluster, status)
+    assert condition(status, "Progressing") == ("True", "RollingOut")
+    cluster.workloads.stuck = set()
+    cluster.settle()
+    assert condition(told(cluster, status), "Ready") == ("True", "AllReady")
+
+
+def test_pods_that_never_come_up_in_the_first_place_are_given_up_too() -> None:
+    cluster = pretend()
+    cluster.workloads.stuck = {"demo-decode-0"}
+    for _ in range(10):
+        status = told(cluster)
+        cluster.tick()
+    assert condition(status, "Progressing") == ("True", "ModelLoading")
+    wake = cluster.turn().wake_after
+    assert wake is not None
+    cluster.now += wake
+    status = told(cluster, status)
+    assert condition(status, "Progressing") == ("False", "ProgressDeadlineExceeded")
+    assert condition(status, "Ready")[0] == "False"
+
+
 def test_a_transition_keeps_its_time_until_the_status_changes() -> None:
     cluster = pretend()
     first = told(cluster)

@@ -117,7 +117,8 @@ def _template(cluster: PDCluster, role: str, revision: str, body: Manifest, over
     marks = labels.of_pod(cluster.metadata.name, role, revision)
     if not revision:
         del marks[labels.REVISION]
-    template = {"metadata": {"labels": marks}, "spec": body}
+    notes = {"annotations": {labels.RESTARTED: ""}} if revision else {}
+    template = {"metadata": {"labels": marks, **notes}, "spec": body}
     over = overlay.model_dump(mode="json", by_alias=True, exclude_none=True) if overlay else {}
     return overlaid(template, over)
 

@@ -26,6 +26,10 @@ ROTATION = f"{GROUP}/rotation"
 ROTATION_SINCE = f"{GROUP}/rotation-since"
 """Annotation of an authority's Secret: since when, in seconds of Unix time."""
 
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
+"""Annotation of a pod template that `kubectl rollout restart` sets. Of workers it is empty, and the operator's field: what
+sets it is undone like any other edit, since a StatefulSet would replace pods that nobody has drained."""
+
 MANAGED_BY = "app.kubernetes.io/managed-by"
 OPERATOR = "pdcluster-operator"
 

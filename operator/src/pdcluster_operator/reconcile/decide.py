@@ -234,7 +234,7 @@ def _wake(
     """When the next drain is out of time, or a certificate is due, which no event tells."""
     deadlines = [entry.deadline for entry in shrunk.values() if entry.deadline is not None]
     deadlines += [action.deadline for action in (*stepped.actions, *held) if isinstance(action, StartDrain)]
-    if stepped.state.phase is RolloutPhase.ROLLING and stepped.state.stalls_at is not None:
+    if stepped.state.stalls_at is not None and stepped.state.stalls_at > situation.now:
         deadlines.append(stepped.state.stalls_at)
     waits = [max(deadline - situation.now, 0.05) for deadline in deadlines]
     return min([*waits, *([] if tls.wake_after is None else [tls.wake_after])], default=None)

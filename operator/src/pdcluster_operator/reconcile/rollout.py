@@ -118,13 +118,19 @@ def _state(roles: Mapping[str, RolePods], target: str, candidates: list[Candidat
     outdated = [pod for role in roles.values() for pod in reversed(role.outdated())]
     updated = sum(len(role.present()) for role in roles.values()) - len(outdated)
     if not outdated and all(role.base == HELD for role in roles.values()):
-        return Rollout(RolloutPhase.COMPLETE, target, target, updated, total)
+        return Rollout(RolloutPhase.COMPLETE, target, target, updated, total, stalls_at=_gives_up_at(roles, terms))
     current = outdated[0].revision if outdated else target
     if terms.paused and outdated:
         return Rollout(RolloutPhase.PAUSED, target, current, updated, total)
     stalls_at = _stalls_at(roles, candidates, terms)
     phase = RolloutPhase.ROLLING if stalls_at is None or terms.now < stalls_at else RolloutPhase.STALLED
     return Rollout(phase, target, current, updated, total, gap=_has_gap(roles), stalls_at=stalls_at)
+
+
+def _gives_up_at(roles: Mapping[str, RolePods], terms: Terms) -> float | None:
+    """Outside a rollout: the deadline of pods that are there and not ready, the last of them."""
+    waiting = [pod.changed for role in roles.values() for pod in role.present() if not pod.ready]
+    return terms.deadline + max(waiting) if waiting else None
 
 
 def _stalls_at(roles: Mapping[str, RolePods], candidates: list[Candidate], terms: Terms) -> float | None:
