@@ -40,11 +40,12 @@ def page(results: list[Result]) -> str:
     lines = [
         "# Results of one full run",
         "",
-        "Written by `make bench` (each benchmark also by itself: `make bench-NAME`; `QUICK=1` for a small run). Ratios are",
-        "of figures of the same run; plain rates and seconds say something of this machine only.",
+        "Written by `make bench` (each benchmark also by itself: `make bench-NAME`; `QUICK=1` for a small run). Ratios",
+        "are of figures of the same run; plain rates and seconds say something of this machine only.",
         "",
         f"Machine: {machine['cpu']}, {machine['cores']} cores with {machine['simd']}, "
-        f"{machine['memory_bytes'] / 2**30:.0f} GiB, Linux {machine['kernel']}, Python {machine['python']}; otherwise idle.",
+        f"{machine['memory_bytes'] / 2**30:.0f} GiB, Linux {machine['kernel']}, Python {machine['python']}, "
+        "with nothing else running.",
         "",
         "| benchmark | figure | measured | target | |",
         "|---|---|---|---|---|",
