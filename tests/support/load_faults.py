@@ -74,9 +74,12 @@ class FaultStorm:
         await kill_and_start(self._cluster, [number])
 
     async def kill_executor(self, number: int) -> None:
-        """The engine ends by itself; a new pod follows."""
+        """The engine ends by itself; a new pod follows. A pod that has no executor yet is left alone."""
         worker = self._cluster.workers[number]
-        for pid in worker.executor_pids():
+        executors = worker.executor_pids()
+        if not executors:
+            return
+        for pid in executors:
             os.kill(pid, signal.SIGKILL)
         await asyncio.to_thread(worker.wait_ended)
         await kill_and_start(self._cluster, [number])
