@@ -14,7 +14,9 @@ from pretend_workloads import HASH, is_leaving, is_ready
 
 from pdcluster_operator.desired import labels
 from pdcluster_operator.desired.kubernetes import HELD
+from pdcluster_operator.observe import pod_of
 from pdcluster_operator.reconcile.decide import decide
+from pdcluster_operator.reconcile.hold import is_empty
 from pdcluster_operator.reconcile.situation import Decision, RolloutPhase
 from pdcluster_operator.scaling.policy import Bounds
 
@@ -76,14 +78,20 @@ class Histories(RuleBasedStateMachine):
     cluster: PretendCluster
     budget: bool
     ratio: bool
+    people: bool
+    """Somebody drains pods by hand."""
     lost = False
     """Somebody took a pod away: then rules about who serves do not hold."""
 
     @initialize(mixed=st.booleans(), drain=st.sampled_from([0, 2, None]), budget=st.booleans(), ratio=st.booleans())
     def begin(self, mixed: bool, drain: float | None, budget: bool, ratio: bool) -> None:
-        self.budget, self.ratio = budget, ratio
+        self.budget, self.ratio, self.people = budget, ratio, False
         self.cluster = PretendCluster(spec_of(mixed=mixed, budget=budget, ratio=ratio), drain_seconds=drain)
         self.cluster.on_apply = lambda old, new: check_apply(self.cluster, old, new)
+
+    @rule()
+    def somebody_comes(self) -> None:
+        self.people = True
 
     @rule(seed=st.integers(0, 99))
     def turn(self, seed: int) -> None:
@@ -160,6 +168,21 @@ class Histories(RuleBasedStateMachine):
         self.cluster.workloads.set_ready(data.draw(st.sampled_from(sorted(self.cluster.pods))), "False")
         self.lost = True
 
+    @rule(data=st.data())
+    @precondition(lambda self: self.people and self.cluster.pods)
+    def somebody_drains_a_pod_or_takes_it_back(self, data: st.DataObject) -> None:
+        metadata = self.cluster.pods[data.draw(st.sampled_from(sorted(self.cluster.pods)))]["metadata"]
+        notes = metadata.setdefault("annotations", {})
+        if notes.pop(labels.DRAIN, None) is None:
+            notes[labels.DRAIN] = metadata["uid"]
+        self.lost = True
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.people and self.cluster.pods)
+    def a_container_restarts(self, data: st.DataObject) -> None:
+        status = self.cluster.pods[data.draw(st.sampled_from(sorted(self.cluster.pods)))]["status"]
+        status["containerStatuses"] = [{"restartCount": 1}]
+
     @rule(threads=st.integers(1, 3))
     def a_revision_that_never_comes_up(self, threads: int) -> None:
         revision = self.revision_with(threads)
@@ -197,9 +220,17 @@ class Histories(RuleBasedStateMachine):
     def stateful_sets(self) -> list[dict[str, Any]]:
         return [entry for name, entry in self.cluster.objects.items() if name.kind == "StatefulSet"]
 
+    def requests_are_kept(self) -> None:
+        """Whoever is asked out of service is empty and stays so; then everybody is taken back."""
+        self.cluster.settle(turns=600)
+        for pod in map(pod_of, self.cluster.pods.values()):
+            assert not pod.is_held or pod.role == "router" or is_empty(pod), pod
+            self.cluster.pods[pod.name]["metadata"].get("annotations", {}).pop(labels.DRAIN, None)
+
     def teardown(self) -> None:
         self.cluster.workloads.stuck = set()
         self.cluster.edit(rollout={"paused": False})
+        self.requests_are_kept()
         decision = self.cluster.settle(turns=600)
         assert decision.rollout.phase is RolloutPhase.COMPLETE
         for role, entry in decision.roles.items():
@@ -207,6 +238,7 @@ class Histories(RuleBasedStateMachine):
             assert set(self.cluster.revisions(role)) == {decision.rollout.target}
             assert numbers(self.cluster.stateful_set(role))[1] == HELD
         assert self.cluster.turn().actions == ()
+        assert not any(pod.drain_uid or pod.emptied for pod in map(pod_of, self.cluster.pods.values()))
 
 
 def threads_revision(cluster: PretendCluster, threads: int) -> str:

@@ -30,6 +30,7 @@ from pdcluster_operator.reconcile.situation import (
     Decision,
     Delete,
     IssueCertificates,
+    NoteDrained,
     Situation,
     StartDrain,
     StopDrain,
@@ -171,12 +172,18 @@ class PretendCluster:
                 del self.objects[child.key]
                 for name in [name for name in self.pods if name.startswith(f"{child.key.name}-")]:
                     del self.pods[name]
-            case StartDrain(pod, deadline):
-                if self._mark(pod, {labels.DRAIN_UID: pod.uid, labels.DRAIN_DEADLINE: str(deadline)}, None):
+            case NoteDrained(pod):
+                self._mark(pod, {labels.DRAINED: str(pod.restarts)}, None)
+            case StartDrain(pod, deadline, afresh):
+                notes = {labels.DRAIN_UID: pod.uid, labels.DRAIN_DEADLINE: str(deadline), labels.DRAINED: None}
+                if afresh:
+                    self.since.pop(pod.uid, None)
+                if self._mark(pod, notes, None):
                     self.since.setdefault(pod.uid, self.now)
                     self.told.add(pod.uid)
             case StopDrain(pod):
-                self._mark(pod, {labels.DRAIN_UID: None, labels.DRAIN_DEADLINE: None}, "true")
+                notes = {labels.DRAIN_UID: None, labels.DRAIN_DEADLINE: None, labels.DRAINED: None}
+                self._mark(pod, notes, "true")
                 self.since.pop(pod.uid, None)
                 self.told.discard(pod.uid)
             case IssueCertificates(roles, is_first):

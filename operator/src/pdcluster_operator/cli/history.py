@@ -82,7 +82,7 @@ def way_back(cluster: Manifest, revision: Revision) -> Spec:
     for name, parts in KEPT_PARTS.items():
         kept = {part: now[name][part] for part in parts if part in (now.get(name) or {})}
         if kept and (name in wanted or name not in WORKER_ROLES):
-            wanted[name] = {**wanted.get(name, {}), **kept}
+            wanted[name] = {**(wanted.get(name) or {}), **kept}
     outside = {name: value for name, value in now.items() if name not in POD_FIELDS}
     goal = _checked({**cluster, "spec": {**outside, **wanted}}, revision)
     return merge_patch(_plain(parse(cluster)), _plain(goal))

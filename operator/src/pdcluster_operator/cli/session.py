@@ -66,14 +66,14 @@ def in_session(place: Place, work: Callable[[Session], Awaitable[Result]]) -> Re
 
 async def _work(place: Place, work: Callable[[Session], Awaitable[Result]]) -> Result:
     kubeconfig = find_kubeconfig(place, os.environ)
-    namespace = place.namespace or _default_namespace(kubeconfig, place.context)
+    namespace = _default_namespace(kubeconfig, place.context)
     try:
         opening = connection(kubeconfig, place.context)
         opened = await opening.__aenter__()
     except (kubernetes_config.ConfigException, OSError, yaml.YAMLError, LookupError, TypeError) as error:
         raise ClusterError(f"the kubeconfig {kubeconfig or 'of this pod'} cannot be used: {error}") from error
     try:
-        return await work(Session(UserApi(opened), namespace))
+        return await work(Session(UserApi(opened), place.namespace or namespace))
     finally:
         await opening.__aexit__(None, None, None)
 

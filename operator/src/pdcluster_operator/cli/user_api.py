@@ -62,11 +62,15 @@ class UserApi(Kube):
         """As `list`, by fields too."""
         return list((await self._call("GET", resource, resource.path(namespace), selection.query()))["items"])
 
-    async def try_apply(self, resource: Resource, manifest: Manifest) -> Manifest:
-        """Server-side apply that is checked by the API server and not stored."""
-        path = resource.path(manifest["metadata"]["namespace"], manifest["metadata"]["name"])
-        query = {"fieldManager": self._manager, "force": "true", "dryRun": "All"}
-        return await self._write("PATCH", resource, path, query, manifest, "application/apply-patch+yaml")
+    async def rehearse(self, resource: Resource, manifest: Manifest) -> None:
+        """What storing the manifest would do, without doing it: it is made, or takes the place of what is there."""
+        namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+        found, query = await self.get(resource, namespace, name), {"fieldManager": self._manager, "dryRun": "All"}
+        if found is None:
+            await self._write("POST", resource, resource.path(namespace), query, manifest)
+            return
+        metadata = {**manifest["metadata"], "resourceVersion": found["metadata"]["resourceVersion"]}
+        await self._write("PUT", resource, resource.path(namespace, name), query, {**manifest, "metadata": metadata})
 
     async def follow(
         self, resource: Resource, namespace: str | None, selection: Selection

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any
 
 from pdcluster_operator.cli.checks.cluster import is_fresh
@@ -131,9 +132,9 @@ async def _refusal(session: Session, cluster: PDCluster) -> str | None:
     manifest = cluster.model_dump(mode="json", by_alias=True, exclude_unset=True)
     manifest["metadata"] = {"name": cluster.metadata.name, "namespace": session.namespace}
     try:
-        await session.api.try_apply(PD_CLUSTER, manifest)
+        await session.api.rehearse(PD_CLUSTER, manifest)
     except KubeError as error:
-        if not error.is_permanent or error.status == 403:
+        if not error.is_permanent or error.status == HTTPStatus.FORBIDDEN:
             return None
         return error.message
     return None
