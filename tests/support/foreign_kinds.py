@@ -2,11 +2,12 @@
 definitions as the operator can rely on, and what cert-manager would do with a Certificate.
 """
 
+import asyncio
 import base64
 import datetime
 from typing import Any
 
-from cluster_client import Client, Manifest
+from cluster_client import ApiError, Client, Manifest
 
 from pdcluster_operator.certificates import Authority
 
@@ -40,12 +41,16 @@ POD_MONITORS = definition("monitoring.coreos.com", "v1", "PodMonitor")
 async def install(admin: Client, wanted: Manifest) -> None:
     """Until the API server serves the kind."""
 
-    def is_served(found: Manifest | None) -> bool:
-        conditions = (found or {}).get("status", {}).get("conditions", [])
-        return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
-
     await admin.create(wanted)
-    await admin.wait("apiextensions.k8s.io/v1/CustomResourceDefinition", wanted["metadata"]["name"], is_served)
+    spec = wanted["spec"]
+    kind = f"{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['kind']}"
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await admin.list(kind)
+                return
+            except ApiError:  # neither the kind nor its storage is there at once
+                await asyncio.sleep(0.2)
 
 
 async def remove(admin: Client, wanted: Manifest) -> None:

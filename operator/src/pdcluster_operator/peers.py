@@ -114,7 +114,20 @@ async def read_peers(session: aiohttp.ClientSession, address: str) -> int | None
             asyncio.timeout(ANSWER_SECONDS),
             session.get(f"http://{host}:{METRICS_PORT}/metrics", allow_redirects=False) as answer,
         ):
-            found = GAUGE.search(await answer.content.read(LARGEST_ANSWER)) if answer.status == 200 else None
-            return int(float(found[1])) if found else None
-    except (TimeoutError, aiohttp.ClientError, OSError, ValueError, OverflowError):
+            body = bytearray()
+            async for chunk in answer.content.iter_any():
+                body += chunk
+                if len(body) > LARGEST_ANSWER:
+                    return None
+            return peers_in(bytes(body)) if answer.status == 200 else None
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        return None
+
+
+def peers_in(metrics: bytes) -> int | None:
+    """The gauge in a worker's metrics; None when it is not there, or no number of peers."""
+    found = GAUGE.search(metrics)
+    try:
+        return int(float(found[1])) if found else None
+    except (ValueError, OverflowError):
         return None
