@@ -1,10 +1,9 @@
-"""Rollouts on a real API server: one pod at a time, edits in the middle, a restart by kubectl, a newer operator."""
+"""Rollouts on a real API server: one pod at a time, edits in the middle, a pause."""
 
 from typing import Any
 
 import pytest
 from cluster_client import Client, Manifest
-from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, STATEFUL_SET, cluster, has_condition
 from cluster_operator import OperatorProcess
 
@@ -82,35 +81,3 @@ async def test_a_pause_holds_and_a_resume_goes_on(admin: Client, node: str, oper
     assert len(await revisions(admin)) == 1
     router = {pod["metadata"]["uid"] for pod in await admin.list("v1/Pod", "pdcluster.dev/role=router")}
     assert await uids(admin) & before == router, "the router serves through a rollout of the workers"
-
-
-async def test_kubectl_rollout_restart_is_undone_and_replaces_nothing(
-    admin: Client, node: str, operator: OperatorProcess, control_plane: ControlPlane
-) -> None:
-    await admin.create(cluster())
-    await settled(admin, 1)
-    before = await uids(admin)
-    done = control_plane.kubectl("rollout", "restart", "statefulset/demo-prefill", "-n", admin.namespace)
-    assert done.returncode == 0, done.stderr
-
-    await edit(admin, {"metadata": {"annotations": {"touched": "yes"}}})
-    await settled(admin, 1)
-
-    assert await uids(admin) == before
-
-
-async def test_a_newer_operator_restarts_no_pod(admin: Client, node: str, operator: OperatorProcess) -> None:
-    await admin.create(cluster())
-    await settled(admin, 1)
-    before = await uids(admin)
-
-    operator.restart(PDC_WORKER_IMAGE="example.invalid/worker:newer")
-    await settled(admin, await edit(admin, {"spec": {"disruption": {"maxUnavailable": 2}}}))
-    await admin.wait(
-        "policy/v1/PodDisruptionBudget", "demo-decode", lambda found: (found or {})["spec"]["maxUnavailable"] == 2
-    )
-    assert await uids(admin) == before
-
-    await settled(admin, await edit(admin, threads(7)))
-    found = await admin.get(STATEFUL_SET, "demo-decode")
-    assert found["spec"]["template"]["spec"]["containers"][0]["image"] == "example.invalid/worker:newer"

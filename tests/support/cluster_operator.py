@@ -1,8 +1,10 @@
 """The real operator as a process of the test, on the cluster under test."""
 
+import asyncio
 import contextlib
 import os
 import sys
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -64,3 +66,17 @@ def operator_process(folder: Path, kubeconfig: Path, namespace: str, **environme
     finally:
         process.close()
         print(process.program.tail(60))
+
+
+async def turns(operator: OperatorProcess, number: int, seconds: float = 30.0) -> None:
+    """Returns when the operator has taken so many more turns; raises TimeoutError after `seconds`."""
+    wanted = await asyncio.to_thread(_turns_of, operator) + number
+    async with asyncio.timeout(seconds):
+        while await asyncio.to_thread(_turns_of, operator) < wanted:
+            await asyncio.sleep(0.1)
+
+
+def _turns_of(operator: OperatorProcess) -> float:
+    with urllib.request.urlopen(operator.metrics_url, timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith("pdc_operator_turn_seconds_count"))
