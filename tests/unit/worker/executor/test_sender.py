@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -126,6 +127,20 @@ def test_nothing_is_posted_within_the_guard_of_the_deadline(bench: Bench) -> Non
     bench.turn(LayerWritten(0, {0: 8}))
     assert not bench.peers["p"].words.any()
     assert bench.reports[0].reason == "its lifetime is over"
+
+
+def test_each_of_several_lifetimes_ends_at_its_own_time(bench: Bench) -> None:
+    lifetimes = {1: 30.0, 2: 10.0, 3: 20.0}
+    for number, deadline in lifetimes.items():
+        bench.turn(Register(msgspec.structs.replace(spec(), transfer_id=number), deadline), Activate(number, 0))
+    for number in (2, 3, 1):
+        last = lifetimes[number] - LIFETIME_GUARD_SECONDS
+        assert bench.desk.next_wait() == pytest.approx(last - bench.now)
+        bench.now = last
+        bench.turn()
+        assert (bench.reports[-1].transfer_id, bench.reports[-1].reason) == (number, "its lifetime is over")
+    assert len(bench.reports) == 3
+    assert bench.desk.next_wait() is None
     assert bench.desk.next_wait() is None
 
 

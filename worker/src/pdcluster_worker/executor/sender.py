@@ -9,6 +9,7 @@ A handle that does not become final keeps its transfer, and so the blocks on bot
 It becomes final when the peer answers, when the transport finds the peer dead, or when the peer is removed.
 """
 
+import math
 import queue
 import threading
 import time
@@ -129,6 +130,8 @@ class TransferDesk:
         self._posted: dict[WriteHandle, list[Transfer]] = {}
         """Pending handles, and whose blocks each of them writes."""
         self._pause = FIRST_POLL_SECONDS
+        self._first_end = math.inf
+        """No transfer's last moment to post is earlier."""
         self._reports: list[TransferReport] = []
         self._added: list[str] = []
         self._failed: list[tuple[str, str]] = []
@@ -143,8 +146,7 @@ class TransferDesk:
         """How long to sleep without a command."""
         if self._posted:
             return self._pause
-        deadlines = [transfer.deadline - LIFETIME_GUARD_SECONDS for transfer in self._transfers.values()]
-        return max(0.0, min(deadlines) - self._clock()) if deadlines else None
+        return max(0.0, self._first_end - self._clock()) if self._transfers and self._first_end < math.inf else None
 
     def handle(self, command: Command) -> None:
         match command:
@@ -176,10 +178,7 @@ class TransferDesk:
 
     def post_due(self) -> None:
         """Posts what has become ready, in few posts: blocks of several transfers to one peer may share one."""
-        now = self._clock()
-        for transfer in self._transfers.values():
-            if now >= transfer.deadline - LIFETIME_GUARD_SECONDS:
-                transfer.fail("its lifetime is over")
+        self._expire(self._clock())
         groups: dict[tuple[str, tuple[int, ...]], list[Part]] = {}
         for transfer in self._advanced.values():
             for part in self._parts(transfer):
@@ -253,6 +252,7 @@ class TransferDesk:
         if spec.transfer_id in self._transfers:
             raise StateError(f"transfer {spec.transfer_id} is under way already")
         self._transfers[spec.transfer_id] = transfer
+        self._first_end = min(self._first_end, last_post_at(transfer))
         if peer is None:
             transfer.fail(f"peer {spec.peer} is not known")
             return
@@ -301,9 +301,23 @@ class TransferDesk:
         self._pause = FIRST_POLL_SECONDS
 
     def _may_post(self, transfer: Transfer, now: float) -> bool:
-        if now >= transfer.deadline - LIFETIME_GUARD_SECONDS:
+        if now >= last_post_at(transfer):
             transfer.fail("its lifetime is over")
         return transfer.state is TransferState.SENDING
+
+    def _expire(self, now: float) -> None:
+        """Hundreds of transfers may be under way at each turn: they are looked at when the first may be over."""
+        if now < self._first_end:
+            return
+        for transfer in self._transfers.values():
+            if now >= last_post_at(transfer):
+                transfer.fail("its lifetime is over")
+        alive = [last_post_at(transfer) for transfer in self._transfers.values() if now < last_post_at(transfer)]
+        self._first_end = min(alive, default=math.inf)
+
+
+def last_post_at(transfer: Transfer) -> float:
+    return transfer.deadline - LIFETIME_GUARD_SECONDS
 
 
 def bounded_posts(group: list[Part]) -> list[list[Part]]:

@@ -108,15 +108,16 @@ class Transfer:
 
     def finish(self, now: float) -> TransferReport | None:
         """The one report, once nothing is pending and nothing is left to do."""
-        everything_posted = all(posted == len(self.spec.local_blocks) for posted in self.posted)
-        if self.handles:
-            return None
-        if self.state is TransferState.SENDING and not (self.active and everything_posted):
+        if self.handles or (self.state is TransferState.SENDING and not (self.active and self._all_posted())):
             return None
         ok = self.state is TransferState.SENDING
         self._move(TransferState.DONE)
         seconds = 0.0 if self.started is None else now - self.started
         return TransferReport(self.spec.transfer_id, ok, self.written, seconds, self.reason, self.write_failed)
+
+    def _all_posted(self) -> bool:
+        blocks = len(self.spec.local_blocks)
+        return all(posted == blocks for posted in self.posted)
 
     def _move(self, state: TransferState) -> None:
         if state not in TRANSITIONS[self.state]:
