@@ -20,7 +20,7 @@ from pdcluster_operator.drainer import Drainer
 from pdcluster_operator.errors import OperatorError
 from pdcluster_operator.expiry import ExpiryCollector
 from pdcluster_operator.keyed_queue import KeyedQueue
-from pdcluster_operator.kube import Kube, connection
+from pdcluster_operator.kube import Kube, KubeError, connection
 from pdcluster_operator.lease import Leadership
 from pdcluster_operator.metrics import Metrics
 from pdcluster_operator.observe import Cache, ClusterKey
@@ -71,10 +71,11 @@ async def _act(settings: Settings, kube: Kube, leadership: Leadership, metrics: 
         with metrics.turns.time():
             return await reconciler.turn(key)
 
-    def failed(key: ClusterKey, error: Exception) -> None:
+    def failed(key: ClusterKey, error: Exception) -> float | None:
         metrics.failures.labels(type(error).__name__).inc()
         known = isinstance(error, OperatorError)
         log.warning("turn_failed", cluster="/".join(key), reason=str(error), exc_info=None if known else error)
+        return error.retry_after if isinstance(error, KubeError) else None
 
     queue = KeyedQueue(turn, failed, debounce=settings.debounce_seconds)
     metrics.watch_queue(lambda: len(queue))

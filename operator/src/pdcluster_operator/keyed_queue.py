@@ -14,15 +14,20 @@ Key = TypeVar("Key", bound=Hashable)
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
+EVENT_PAUSE = 2.0
+"""Events bring a failed key forward to this long after its failure: a storm of them is no storm of calls."""
 
 
 class KeyedQueue(Generic[Key]):
-    """`work` returns after how many seconds the key is due again, or None; what it raises goes to `failed`."""
+    """`work` returns after how many seconds the key is due again, or None; what it raises goes to `failed`.
+
+    `failed` may answer with the seconds for which the key must be left alone, whatever happens.
+    """
 
     def __init__(
         self,
         work: Callable[[Key], Awaitable[float | None]],
-        failed: Callable[[Key, Exception], None],
+        failed: Callable[[Key, Exception], float | None],
         *,
         debounce: float = 0.1,
         random_source: Callable[[], float] = random.random,
@@ -37,11 +42,13 @@ class KeyedQueue(Generic[Key]):
         self._running: set[Key] = set()
         self._again: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
+        self._earliest: dict[Key, float] = {}
         self._changed = asyncio.Event()
 
     def add(self, key: Key, delay: float | None = None) -> None:
         """The key is due after `delay` seconds, by default the debounce, or earlier if it already was."""
         due = asyncio.get_running_loop().time() + (self._debounce if delay is None else delay)
+        due = max(due, self._earliest.get(key, due))
         if key in self._running:
             self._again[key] = min(due, self._again.get(key, due))
         elif due < self._due.get(key, float("inf")):
@@ -69,16 +76,19 @@ class KeyedQueue(Generic[Key]):
             loop_time = asyncio.get_running_loop().time()
             times = [time for time in (wanted, None if again is None else loop_time + again) if time is not None]
             if times:
-                self._schedule(key, min(times))
+                self._schedule(key, max(min(times), self._earliest.get(key, loop_time)))
 
     async def _turn(self, key: Key) -> float | None:
         try:
             again = await self._work(key)
         except Exception as error:  # the top of a worker: the key's turn failed, the others go on
             self._failures[key] = self._failures.get(key, 0) + 1
-            self._failed(key, error)
-            return self._pause(self._failures[key])
+            asked = min(self._failed(key, error) or 0.0, LONGEST_PAUSE)
+            pause = max(self._pause(self._failures[key]), asked)
+            self._earliest[key] = asyncio.get_running_loop().time() + max(min(pause, EVENT_PAUSE), asked)
+            return pause
         self._failures.pop(key, None)
+        self._earliest.pop(key, None)
         return again
 
     def _pause(self, failures: int) -> float:

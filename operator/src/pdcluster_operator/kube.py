@@ -236,6 +236,8 @@ def _error(status: int, body: bytes, retry_after: str | None) -> KubeError:
     try:
         answer = json.loads(body)
     except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
         answer = {"message": body.decode(errors="replace")}
     with contextlib.suppress(TypeError, ValueError):
         return KubeError(status, answer.get("reason", ""), answer.get("message", ""), float(retry_after or ""))

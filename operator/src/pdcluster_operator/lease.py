@@ -10,9 +10,13 @@ import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import structlog
+
 from pdcluster_operator.errors import OperatorError
 from pdcluster_operator.kube import Kube, KubeError
 from pdcluster_operator.resources import LEASE, Manifest
+
+log = structlog.get_logger(__name__)
 
 MARGIN_SECONDS = 2.0
 RENEWALS_PER_LEASE = 7
@@ -50,8 +54,8 @@ class Leadership:
         return self._held_until - self._margin - _monotonic()
 
     async def acquire(self) -> None:
-        """Returns when the lease is ours."""
-        while not await self._try():
+        """Returns when the lease is ours, however long the API server is away; raises KubeError for a refusal."""
+        while not await self._is_taken():
             await asyncio.sleep(self._seconds / RENEWALS_PER_LEASE)
 
     async def keep(self) -> None:
@@ -70,6 +74,17 @@ class Leadership:
             found = await self._kube.get(LEASE, self._namespace, self._name)
             if found and found["spec"].get("holderIdentity") == self._identity:
                 await self._kube.replace(self._manifest("", found))
+
+    async def _is_taken(self) -> bool:
+        """An API server that is away is waited for: an end would only mean a start, later and later."""
+        try:
+            return await self._try()
+        except KubeError as error:
+            if error.is_permanent:
+                raise
+            log.warning("lease_unknown", reason=str(error))
+            await asyncio.sleep(error.retry_after or 0.0)
+            return False
 
     async def _try(self) -> bool:
         """One attempt to get or renew the lease; raises KubeError when the API server does not answer."""

@@ -104,3 +104,29 @@ async def test_a_turn_may_ask_for_the_next_and_an_event_brings_it_forward() -> N
         queue.add("a")
         await asyncio.wait_for(second.wait(), 5)
         assert len(queue) >= 1
+
+
+async def test_events_bring_a_failed_key_forward_but_never_below_what_the_server_asked_for() -> None:
+    turns: list[float] = []
+    clock = asyncio.get_running_loop().time
+    done = asyncio.Event()
+
+    async def work(key: str) -> None:
+        turns.append(clock())
+        if len(turns) == 1:
+            queue.add(key)
+            raise ValueError("come back later")
+        done.set()
+
+    queue = KeyedQueue[str](work, lambda *_: 0.3, debounce=0, random_source=lambda: 0.0)
+    task = asyncio.create_task(queue.run(workers=2))
+    queue.add("a")
+    while not turns:
+        await asyncio.sleep(0)
+    for _ in range(100):
+        queue.add("a")
+    await asyncio.wait_for(done.wait(), 5)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert len(turns) == 2
+    assert turns[1] - turns[0] >= 0.3
