@@ -18,7 +18,7 @@ STATUS = {
     "roles": [ROLE],
     "conditions": [
         condition("Ready", "False", "RollingOut", "1 of 4 pods"),
-        condition("Degraded", "False", "AsWanted"),
+        condition("Degraded", "False"),
     ],
 }
 
