@@ -2,6 +2,7 @@
 
 import base64
 import re
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -122,7 +123,8 @@ async def test_a_replica_that_starts_again_keeps_the_certificate(
         adapter.start()
         adapter.wait_ready()
         before = (await admin.get("v1/Secret", f"{NAME}-tls"))["data"]
-        adapter.programs[0].close()
+        adapter.programs[0].send(signal.SIGTERM)
+        assert adapter.programs[0].wait(15) == 0
         adapter.start()
         adapter.wait_ready()
         assert (await admin.get("v1/Secret", f"{NAME}-tls"))["data"] == before
