@@ -68,15 +68,20 @@ def operator_process(folder: Path, kubeconfig: Path, namespace: str, **environme
         print(process.program.tail(60))
 
 
-async def turns(operator: OperatorProcess, number: int, seconds: float = 30.0) -> None:
-    """Returns when the operator has taken so many more turns; raises TimeoutError after `seconds`."""
-    wanted = await asyncio.to_thread(_turns_of, operator) + number
+async def turns(operator: OperatorProcess, number: int, since: float | None = None, seconds: float = 30.0) -> None:
+    """Returns when the operator has taken so many turns more than it had; raises TimeoutError after `seconds`."""
+    wanted = (await turns_taken(operator) if since is None else since) + number
     async with asyncio.timeout(seconds):
-        while await asyncio.to_thread(_turns_of, operator) < wanted:
+        while await turns_taken(operator) < wanted:
             await asyncio.sleep(0.1)
 
 
-def _turns_of(operator: OperatorProcess) -> float:
-    with urllib.request.urlopen(operator.metrics_url, timeout=5) as answer:
+async def turns_taken(operator: OperatorProcess) -> float:
+    """How many turns this process has taken so far."""
+    return await asyncio.to_thread(_turns_of, operator.metrics_url)
+
+
+def _turns_of(url: str) -> float:
+    with urllib.request.urlopen(url, timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     return sum(float(line.split()[1]) for line in lines if line.startswith("pdc_operator_turn_seconds_count"))
