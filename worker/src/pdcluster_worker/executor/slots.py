@@ -18,6 +18,8 @@ from pdcluster_worker.kv.layout import KVLayout
 BoolArray = npt.NDArray[np.bool_]
 UNUSED = -1
 MAX_SLOTS = 1 << 16
+LONG_ENTRY = 16
+"""Tokens per entry from which slices cost less than an index per token."""
 
 
 class Columns(NamedTuple):
@@ -44,6 +46,7 @@ class SlotTable:
         self._max_blocks = -(-(max_length + 1) // layout.block_size)
         self._vocab_size = vocab_size
         self._tokens: IntArray = np.zeros((slots, max_length + 1), dtype=np.int32)
+        self._positions: IntArray = np.arange(max_length + 1, dtype=np.int32)
         self._tables: IntArray = np.full((slots, self._max_blocks), UNUSED, dtype=np.int32)
         self._lengths = np.full(slots, UNUSED, dtype=np.int32)
         """Known tokens; UNUSED marks a free slot."""
@@ -75,15 +78,11 @@ class SlotTable:
         slots, starts, counts, samples = columns = columns or Columns.of(plan)
         self._check_batch(plan.plan_id, columns)
         ends = starts + counts
-        rows, positions = slots, starts
-        if (counts > 1).any():
-            entry = np.repeat(np.arange(len(slots)), counts)
-            first = np.cumsum(counts) - counts
-            rows, positions = slots[entry], (np.arange(len(entry)) + (starts - first)[entry]).astype(np.int32)
+        token_ids, positions = self._flatten(slots, starts, counts)
         width = int(self._blocks[slots].max(initial=0))
         sampling_entries = np.flatnonzero(samples).astype(np.int32)
         return StepBatch(
-            token_ids=self._tokens[rows, positions],
+            token_ids=token_ids,
             positions=positions,
             starts=starts,
             counts=counts,
@@ -106,6 +105,20 @@ class SlotTable:
             self._lengths[sampled] += 1
         chosen: list[int] = sampled.tolist()
         return chosen
+
+    def _flatten(self, slots: IntArray, starts: IntArray, counts: IntArray) -> tuple[IntArray, IntArray]:
+        """(token ids, positions) of all entries: by index where they are short, by slices where they are long."""
+        total = int(counts.sum())
+        if total == len(slots):
+            return self._tokens[slots, starts], starts
+        if total < LONG_ENTRY * len(slots):
+            entry = np.repeat(np.arange(len(slots)), counts)
+            first = np.cumsum(counts) - counts
+            positions = (np.arange(total) + (starts - first)[entry]).astype(np.int32)
+            return self._tokens[slots[entry], positions], positions
+        spans = list(zip(slots.tolist(), starts.tolist(), (starts + counts).tolist(), strict=True))
+        tokens: IntArray = np.concatenate([self._tokens[slot, start:end] for slot, start, end in spans])
+        return tokens, np.concatenate([self._positions[start:end] for _, start, end in spans])
 
     def _sampling(self, slot: int, end: int) -> SamplingState:
         state = self._states[slot]

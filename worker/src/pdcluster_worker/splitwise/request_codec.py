@@ -93,18 +93,28 @@ def _write_sampling(sampling: SamplingParams, message: pb.SamplingParams) -> Non
     message.frequency_penalty = sampling.frequency_penalty
     message.repetition_penalty = sampling.repetition_penalty
     message.seed = sampling.seed
-    message.logit_bias_ids = pack_words(sampling.logit_bias_ids)
-    message.logit_bias_values.extend(sampling.logit_bias_values)
+    if sampling.logit_bias_ids:
+        message.logit_bias_ids = pack_words(sampling.logit_bias_ids)
+        message.logit_bias_values.extend(sampling.logit_bias_values)
     message.logprobs = sampling.logprobs
     message.max_tokens = sampling.max_tokens
     message.min_tokens = sampling.min_tokens
     message.ignore_eos = sampling.ignore_eos
-    message.stop_token_ids.extend(sampling.stop_token_ids)
+    if sampling.stop_token_ids:
+        message.stop_token_ids.extend(sampling.stop_token_ids)
+
+
+def _read_bias(message: pb.SamplingParams) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """(ids, values); few requests have any."""
+    if not (message.logit_bias_ids or message.logit_bias_values):
+        return (), ()
+    ids = unpack_words(checks.packed_words(message.logit_bias_ids, limits.MAX_BIASES, "logit_bias_ids"))
+    checks.same_length("logit_bias", ids, message.logit_bias_values)
+    return ids, tuple(message.logit_bias_values)
 
 
 def _read_sampling(message: pb.SamplingParams) -> SamplingParams:
-    bias_ids = unpack_words(checks.packed_words(message.logit_bias_ids, limits.MAX_BIASES, "logit_bias_ids"))
-    checks.same_length("logit_bias", bias_ids, message.logit_bias_values)
+    bias_ids, bias_values = _read_bias(message)
     checks.bounded(message.stop_token_ids, limits.MAX_STOP_TOKENS, "stop_token_ids")
     return SamplingParams(
         temperature=message.temperature,
@@ -116,7 +126,7 @@ def _read_sampling(message: pb.SamplingParams) -> SamplingParams:
         repetition_penalty=message.repetition_penalty,
         seed=message.seed,
         logit_bias_ids=bias_ids,
-        logit_bias_values=tuple(message.logit_bias_values),
+        logit_bias_values=bias_values,
         logprobs=message.logprobs,
         max_tokens=message.max_tokens,
         min_tokens=message.min_tokens,
