@@ -1,10 +1,13 @@
-"""A proxy between the operator and the API server that sees every call, and can strike at one of them.
+"""A proxy between the operator and the API server that sees every call, can strike at one, and can spoil others.
 
 It speaks plain HTTP to the operator, adds nothing, and passes watches on as they come.
 """
 
+import asyncio
 import contextlib
+import re
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,28 +30,62 @@ class Moment(StrEnum):
     AFTER = "after"
 
 
+class Spoiling(StrEnum):
+    """What becomes of a call that is no plain status: never answered, or its answer cut off in the middle."""
+
+    SILENCE = "silence"
+    CUT = "cut"
+
+
+@dataclass
+class Fault:
+    """What happens to the next `times` calls whose name matches `pattern`, a regular expression."""
+
+    pattern: str
+    does: int | Spoiling
+    times: int = 1
+    retry_after: int | None = None
+    hits: int = 0
+
+    def takes(self, name: str) -> bool:
+        if self.hits >= self.times or not re.search(self.pattern, name):
+            return False
+        self.hits += 1
+        return True
+
+
 @dataclass
 class Trap:
-    """Strikes at the `number`-th mutating call, leases and events apart, counted from 0."""
+    """Strikes at the mutating call of that name, leases and events apart."""
 
-    number: int
+    name: str
     moment: Moment
     strike: Callable[[], None]
     sprung: bool = False
 
 
 class Proxy:
-    """`calls` are the mutating calls so far, as `VERB path`."""
+    """`calls` are the mutating calls so far, as `VERB kind name#occurrence`; `seen` counts all, watches as WATCH."""
 
     def __init__(self, upstream: str, session: aiohttp.ClientSession) -> None:
         self._upstream = upstream
         self._session = session
+        self._occurrences: Counter[str] = Counter()
         self.calls: list[str] = []
+        self.seen: Counter[str] = Counter()
         self.trap: Trap | None = None
+        self.faults: list[Fault] = []
+        self.is_mute = False
+        """While set, open watches pass nothing on and stay open."""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        number = self._count(request)
-        trap = self.trap if self.trap and number == self.trap.number and not self.trap.sprung else None
+        name = self._name(request)
+        fault = next((fault for fault in self.faults if fault.takes(name)), None)
+        if fault and isinstance(fault.does, int):
+            return _refusal(fault.does, fault.retry_after)
+        if fault and fault.does is Spoiling.SILENCE:
+            await asyncio.Event().wait()
+        trap = self.trap if self.trap and name == self.trap.name and not self.trap.sprung else None
         if trap and trap.moment is Moment.BEFORE:
             return self._spring(request, trap)
         async with self._session.request(
@@ -61,24 +98,61 @@ class Proxy:
             if trap:
                 await answer.read()
                 return self._spring(request, trap)
-            response = web.StreamResponse(status=answer.status, headers=_passed_on(dict(answer.headers)))
-            await response.prepare(request)
-            async for part in answer.content.iter_any():
-                await response.write(part)
-            return response
+            return await self._pass_on(request, answer, is_cut=fault is not None)
 
-    def _count(self, request: web.Request) -> int | None:
+    async def _pass_on(
+        self, request: web.Request, answer: aiohttp.ClientResponse, *, is_cut: bool
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=answer.status, headers=_passed_on(dict(answer.headers)))
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        async for part in answer.content.iter_any():
+            if is_cut:
+                await response.write(part[: len(part) // 2])
+                _hang_up(request)
+                break
+            if not (self.is_mute and _is_watch(request)):
+                await response.write(part)
+        return response
+
+    def _name(self, request: web.Request) -> str:
+        """What the call is called; only mutating ones have an occurrence."""
+        bare = f"{'WATCH' if _is_watch(request) else request.method} {_object_of(request.path)}"
+        self.seen[bare] += 1
         if request.method not in MUTATING or any(part in request.path for part in UNCOUNTED):
-            return None
-        self.calls.append(f"{request.method} {request.path}")
-        return len(self.calls) - 1
+            return bare
+        self._occurrences[bare] += 1
+        name = f"{bare}#{self._occurrences[bare]}"
+        self.calls.append(name)
+        return name
 
     def _spring(self, request: web.Request, trap: Trap) -> web.StreamResponse:
         trap.sprung = True
         trap.strike()
-        if request.transport:
-            request.transport.abort()
+        _hang_up(request)
         return web.Response(status=502)
+
+
+def _object_of(path: str) -> str:
+    """`statefulsets demo-prefill` or `pdclusters demo status`, a revision's hash apart."""
+    _, _, tail = path.partition("/namespaces/")
+    parts = tail.split("/")[1:] if tail else path.split("/")[-1:]
+    return re.sub(r"-[0-9a-f]{10}\b", "-REVISION", " ".join(parts))
+
+
+def _is_watch(request: web.Request) -> bool:
+    return request.query.get("watch") in {"true", "1"}
+
+
+def _hang_up(request: web.Request) -> None:
+    if request.transport:
+        request.transport.abort()
+
+
+def _refusal(status: int, retry_after: int | None) -> web.Response:
+    answer = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status, "message": "made by the test"}
+    headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
+    return web.json_response(answer, status=status, headers=headers)
 
 
 @contextlib.asynccontextmanager
