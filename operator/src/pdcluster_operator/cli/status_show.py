@@ -5,6 +5,7 @@ The mirror is changed by the watches alone, all on one event loop.
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -93,14 +94,14 @@ async def once(session: Session, question: Question) -> None:
 
 
 async def watched(session: Session, question: Question) -> None:
-    """Until it is interrupted. JSON has one line, YAML one document, for each state."""
+    """Until it is interrupted. JSON has one line, YAML one document, for each state; a terminal is drawn over."""
     mirror, news = Mirror(), asyncio.Event()
     tasks = [
         asyncio.create_task(_mirror(session, question, resource, selection, mirror, news))
         for resource, selection in question.selections().items()
     ]
     try:
-        if question.output is Output.TABLE:
+        if question.output is Output.TABLE and sys.stdout.isatty():
             with Live(console=console(), auto_refresh=False, transient=False) as live:
                 await _each_state(tasks, mirror, news, lambda: live.update(status_tables(mirror.views()), refresh=True))
         else:
@@ -144,7 +145,9 @@ async def _each_state(
 
 def _print(mirror: Mirror, question: Question) -> None:
     document = document_of(mirror.views(), question)
-    if question.output is Output.JSON:
+    if question.output is Output.TABLE:
+        console().print(status_tables(mirror.views()))
+    elif question.output is Output.JSON:
         print(json.dumps(document, ensure_ascii=False), flush=True)
     else:
         print(f"---\n{as_text(document, question.output)}", flush=True)
