@@ -7,7 +7,7 @@ from pdcluster_operator.crd.cluster import PDCluster
 from pdcluster_operator.desired.labels import ADOPT
 from pdcluster_operator.drainer import Drainer
 from pdcluster_operator.kube import Kube, KubeError
-from pdcluster_operator.observe import Cache
+from pdcluster_operator.observe import Cache, child_of, cluster_of
 from pdcluster_operator.own_authority import CertificateError
 from pdcluster_operator.reconcile.situation import (
     Action,
@@ -104,10 +104,19 @@ class Executor:
         if cluster.metadata.uid in owners:
             self._cache.put(key.kind, found)
             return None
-        adopted = found["metadata"].get("annotations", {}).get(ADOPT) == cluster.metadata.name
-        if adopted and not owners:
-            return await self._apply(cluster, replace(action, only_create=False))
+        handed_over = found["metadata"].get("annotations", {}).get(ADOPT) == cluster.metadata.name
+        if not owners and (handed_over or is_orphan(cluster, key.kind, found)):
+            return await self._apply(
+                cluster, replace(action, only_create=False, version=found["metadata"]["resourceVersion"])
+            )
         return Trouble("NameConflict", f"not the operator's, and left alone: {key}")
+
+
+def is_orphan(cluster: PDCluster, kind: str, found: Manifest) -> bool:
+    """Whether the operator itself made it for a cluster of this name, and it has lost its owner since."""
+    child = child_of(kind, found)
+    own = cluster_of(kind, found) == (cluster.metadata.namespace, cluster.metadata.name)
+    return own and bool(child.applied and child.fields)
 
 
 def trouble_of(action: Action, error: KubeError) -> Trouble:

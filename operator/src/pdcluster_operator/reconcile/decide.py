@@ -142,7 +142,8 @@ def _changes(situation: Situation, applied: Sequence[Manifest]) -> tuple[list[Ap
     actions, foreign = [], []
     for manifest in sorted(applied, key=lambda entry: ORDER[entry["kind"]]):
         found = situation.children.get(key_of(manifest))
-        if found is None:
+        if found is None or not found.owner:
+            # One without an owner may be an orphan of ours: the apply conflicts, and then it is looked at closely.
             actions.append(Apply(stamped(manifest), only_create=True))
         elif found.owner != situation.cluster.metadata.uid:
             foreign.append(str(found.key))
