@@ -5,6 +5,7 @@ tokens is a stream of bytes whose UTF-8 may be incomplete at any point. A token 
 one, adds nothing.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,8 @@ def _folder_backend(path: Path) -> Backend | None:
             raise CheckpointError(f"{file}: {error}") from error
     if not (path / "tokenizer.model").exists() and not (path / "vocab.json").exists():
         return None
-    # Only old checkpoints come here; the import takes seconds.
+    # Only old checkpoints come here; the import takes seconds. All that it needs is in the folder: no hub is asked.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from transformers import AutoTokenizer
 
     try:
