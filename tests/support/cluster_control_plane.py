@@ -66,12 +66,15 @@ class ControlPlane:
 
 
 @contextlib.contextmanager
-def running(folder: Path, definitions: Sequence[Path] = ()) -> Iterator[ControlPlane]:
-    """Starts all of it in `folder` and ends it; `definitions` are manifests that are applied first."""
+def running(folder: Path, definitions: Sequence[Path] = (), managed: Sequence[str] = ()) -> Iterator[ControlPlane]:
+    """Starts all of it in `folder` and ends it; `definitions` are manifests that are applied first.
+
+    `managed` are more flags of the controller manager, which win over the usual ones.
+    """
     with contextlib.ExitStack() as stack:
         plane = _servers(folder, stack)
         plane.install(definitions)
-        _controllers(plane, stack)
+        _controllers(plane, stack, managed)
         yield plane
 
 
@@ -90,21 +93,37 @@ def _servers(folder: Path, stack: contextlib.ExitStack) -> ControlPlane:
     return plane
 
 
-def _controllers(plane: ControlPlane, stack: contextlib.ExitStack) -> None:
+@contextlib.contextmanager
+def other_controllers(plane: ControlPlane, managed: Sequence[str]) -> Iterator[None]:
+    """Another controller manager in place of the one that runs, with more flags, for as long as this lasts."""
+    plane.programs["kube-controller-manager"].close()
+    with contextlib.ExitStack() as stack:
+        name = "kube-controller-manager"
+        flags = [*_controller_flags(plane.folder), *managed]
+        plane.programs[name], address = _controller(plane, stack, name, "test-controller-manager", flags)
+        plane.programs[name].wait_ready(address, ssl._create_unverified_context())
+        yield
+
+
+def _controller(
+    plane: ControlPlane, stack: contextlib.ExitStack, name: str, user: str, flags: Sequence[str]
+) -> tuple[Program, str]:
+    """A program of Kubernetes that is a client of the API server, and where it tells its health."""
+    config = write_kubeconfig(plane.folder / f"{name}.kubeconfig", plane.server, plane.folder / TRUST, user)
+    port = _port(stack)
+    usual = [f"--kubeconfig={config}", f"--bind-address={HOST}", f"--secure-port={port}", "--leader-elect=false"]
+    return _start(name, plane.folder, stack, [*usual, *flags]), f"https://{HOST}:{port}/healthz"
+
+
+def _controllers(plane: ControlPlane, stack: contextlib.ExitStack, managed: Sequence[str]) -> None:
     """The programs that act on what the API server holds; they start side by side."""
     unchecked = ssl._create_unverified_context()  # they serve their health under certificates of their own making
     addresses = {}
-    for name, user in (
-        ("kube-controller-manager", "test-controller-manager"),
-        ("kube-scheduler", "test-scheduler"),
+    for name, user, flags in (
+        ("kube-controller-manager", "test-controller-manager", [*_controller_flags(plane.folder), *managed]),
+        ("kube-scheduler", "test-scheduler", ["--kube-api-qps=1000", "--kube-api-burst=1000"]),
     ):
-        config = write_kubeconfig(plane.folder / f"{name}.kubeconfig", plane.server, plane.folder / TRUST, user)
-        port = _port(stack)
-        flags = [f"--kubeconfig={config}", f"--bind-address={HOST}", f"--secure-port={port}", "--leader-elect=false"]
-        if name == "kube-controller-manager":
-            flags += _controller_flags(plane.folder)
-        plane.programs[name] = _start(name, plane.folder, stack, flags)
-        addresses[name] = f"https://{HOST}:{port}/healthz"
+        plane.programs[name], addresses[name] = _controller(plane, stack, name, user, flags)
     config = write_kubeconfig(plane.folder / "kwok.kubeconfig", plane.server, plane.folder / TRUST, "test-kwok")
     plane.programs["kwok"], addresses["kwok"] = start_kwok(plane.folder, config, stack)
     for name, address in addresses.items():
@@ -213,6 +232,7 @@ def _server_flags(folder: Path, etcd: int, secure: int) -> list[str]:
         "--endpoint-reconciler-type=none",
         f"--audit-policy-file={folder / 'audit.yaml'}",
         f"--audit-log-path={folder / 'audit.log'}",
+        "--audit-log-maxsize=4000",
         # The front proxy: what lets an adapter outside the cluster trust the API server.
         f"--requestheader-client-ca-file={folder / 'front-proxy-ca.crt'}",
         "--requestheader-allowed-names=front-proxy-client",
@@ -231,4 +251,6 @@ def _controller_flags(folder: Path) -> list[str]:
         "--horizontal-pod-autoscaler-sync-period=1s",
         "--horizontal-pod-autoscaler-downscale-stabilization=1s",
         "--concurrent-statefulset-syncs=10",
+        "--kube-api-qps=1000",
+        "--kube-api-burst=1000",
     ]
