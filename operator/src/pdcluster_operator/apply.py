@@ -26,6 +26,8 @@ from pdcluster_operator.resources import BY_KIND, Manifest, key_of
 from pdcluster_operator.secrets_store import CertificateStore
 
 WORKLOADS = {"StatefulSet", "Deployment"}
+NEEDED_FIRST = {"ControllerRevision", "Secret", "ConfigMap", "ServiceAccount"}
+"""What later actions build on: without one of these, nothing after it is done."""
 
 
 class Executor:
@@ -38,19 +40,28 @@ class Executor:
         self._certificates = certificates
 
     async def carry_out(self, situation: Situation, actions: tuple[Action, ...]) -> list[Trouble]:
-        """Does all that can be done; returns what was refused for good. Raises KubeError for what may pass."""
-        troubles = []
+        """Does all that can be done; returns what was refused for good. Raises KubeError for what may pass.
+
+        A child that the API server fails to take, as behind a webhook that is away, keeps no other child waiting.
+        """
+        troubles: list[Trouble] = []
+        passing: KubeError | None = None
         for action in actions:
             try:
                 trouble = await self._do(situation, action)
             except KubeError as error:
-                if not error.is_permanent:
+                if error.is_permanent:
+                    trouble = trouble_of(action, error)
+                elif _stands_alone(action, error):
+                    passing, trouble = passing or error, None
+                else:
                     raise
-                trouble = trouble_of(action, error)
             except CertificateError as error:
                 trouble = Trouble("CertificatesBroken", str(error))
             if trouble:
                 troubles.append(trouble)
+        if passing:
+            raise passing
         return troubles
 
     async def _do(self, situation: Situation, action: Action) -> Trouble | None:
@@ -110,6 +121,12 @@ class Executor:
                 cluster, replace(action, only_create=False, version=found["metadata"]["resourceVersion"])
             )
         return Trouble("NameConflict", f"not the operator's, and left alone: {key}")
+
+
+def _stands_alone(action: Action, error: KubeError) -> bool:
+    """Whether the server failed at this child alone, as far as can be told, and no other needs it."""
+    alone = isinstance(action, Apply) and action.manifest["kind"] not in NEEDED_FIRST
+    return alone and error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def is_orphan(cluster: PDCluster, kind: str, found: Manifest) -> bool:

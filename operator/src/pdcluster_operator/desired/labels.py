@@ -15,7 +15,7 @@ DRAIN_UID = f"{GROUP}/drain-uid"
 DRAIN_DEADLINE = f"{GROUP}/drain-deadline"
 """Annotation of a draining pod: when it goes even with requests left, in seconds of Unix time."""
 DRAIN = f"{GROUP}/drain"
-"""Annotation by which a person asks that a pod be drained and kept out of service: the pod's uid, as `pdc drain` does."""
+"""Annotation by which a person asks that a pod be drained and kept out of service: its uid, as `pdc drain` does."""
 DRAINED = f"{GROUP}/drained"
 """Annotation of a pod that was drained on request and is empty: how often its container had been restarted then."""
 ADOPT = f"{GROUP}/adopt"
@@ -27,8 +27,8 @@ ROTATION_SINCE = f"{GROUP}/rotation-since"
 """Annotation of an authority's Secret: since when, in seconds of Unix time."""
 
 RESTARTED = "kubectl.kubernetes.io/restartedAt"
-"""Annotation of a pod template that `kubectl rollout restart` sets. Of workers it is empty, and the operator's field: what
-sets it is undone like any other edit, since a StatefulSet would replace pods that nobody has drained."""
+"""Annotation of a pod template that `kubectl rollout restart` sets. Of workers it is empty, and the operator's field:
+what sets it is undone like any other edit, since a StatefulSet would replace pods that nobody has drained."""
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 OPERATOR = "pdcluster-operator"
