@@ -1,0 +1,36 @@
+"""The operator's identity in tests: a ServiceAccount with what the chart grants it, and nothing else."""
+
+import json
+from pathlib import Path
+
+from cluster_control_plane import TRUST, ControlPlane, write_kubeconfig
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "pdcluster"
+ACCOUNT = "pdcluster-operator"
+
+
+def chart_identity(plane: ControlPlane, namespace: str, folder: Path, *, clusterwide: bool = False) -> Path:
+    """A kubeconfig of the chart's ServiceAccount in `namespace`, with the chart's roles; RuntimeError says why not."""
+    watched = [] if clusterwide else ["--set", f"watchNamespaces={{{namespace}}}"]
+    only = ["--show-only", "templates/operator-rbac.yaml"]
+    rendered = plane.helm("template", "pdcluster", str(CHART), "--namespace", namespace, *only, *watched)
+    _check(rendered.returncode, rendered.stderr)
+    applied = plane.kubectl("apply", "--server-side", "-f", "-", text=rendered.stdout)
+    _check(applied.returncode, applied.stderr)
+    made = plane.kubectl("create", "token", ACCOUNT, "--namespace", namespace, "--duration", "2h")
+    _check(made.returncode, made.stderr)
+    path = folder / "operator.kubeconfig"
+    return write_kubeconfig(path, plane.server, plane.folder / TRUST, made.stdout.strip())
+
+
+def refused(plane: ControlPlane, namespace: str) -> list[str]:
+    """Every request of that account that the API server refused for want of a right, as it stands in the audit log."""
+    user = f"system:serviceaccount:{namespace}:{ACCOUNT}"
+    events = [json.loads(line) for line in (plane.folder / "audit.log").read_text().splitlines() if user in line]
+    own = [event for event in events if event["user"]["username"] == user]
+    return [f"{event['verb']} {event['requestURI']}" for event in own if event["responseStatus"]["code"] == 403]
+
+
+def _check(status: int, words: str) -> None:
+    if status:
+        raise RuntimeError(words)
