@@ -1,5 +1,6 @@
 """Two operators, one Lease: the second takes over when the first dies or hangs, and the first writes nothing late."""
 
+import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from cluster_client import Client, Manifest
-from cluster_control_plane import ControlPlane
+from cluster_control_plane import ADMIN_TOKEN, TRUST, ControlPlane
 from cluster_expect import CLUSTER, STATEFUL_SET, cluster, has_condition, replicas
 from cluster_operator import OperatorProcess, operator_process
+from cluster_proxy import Fault, Hold, proxied
 
 pytestmark = pytest.mark.anyio
 
@@ -85,3 +87,60 @@ async def test_a_leader_that_hung_writes_nothing_when_it_wakes_up(
         after = await admin.get(STATEFUL_SET, "demo-prefill")
         assert (after["spec"]["replicas"], after["metadata"]["generation"]) == (2, before)
         assert (await admin.get(LEASE, LEASE_NAME))["spec"]["holderIdentity"] == names[1 - leader]
+
+
+async def test_a_write_that_arrives_after_the_lease_was_lost_is_refused(
+    admin: Client, node: str, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    """The leader has looked at its lease and sent a write, and then nothing of it moves: not it, not its write."""
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    trust = control_plane.folder / TRUST
+    async with proxied(control_plane.server, tmp_path, trust, ADMIN_TOKEN) as (proxy, kubeconfig):
+        settings = {"PDC_LEASE_SECONDS": "4", "PDC_IDENTITY": "first"}
+        first = await asyncio.to_thread(OperatorProcess, tmp_path / "first", kubeconfig, admin.namespace, settings)
+        try:
+            await admin.create(cluster())
+            await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=60)
+            number = 1 + sum("PATCH statefulsets demo-prefill#" in call for call in proxy.calls)
+            proxy.hold = Hold(f"PATCH statefulsets demo-prefill#{number}")
+            await admin.merge(CLUSTER, "demo", {"spec": {"prefill": {"replicas": 3}}})
+            await asyncio.wait_for(proxy.hold.arrived.wait(), 30)
+            first.program.send(signal.SIGSTOP)
+
+            settings = {"PDC_LEASE_SECONDS": "4", "PDC_IDENTITY": "second"}
+            second = await asyncio.to_thread(
+                OperatorProcess, tmp_path / "second", control_plane.kubeconfig, admin.namespace, settings
+            )
+            try:
+                await admin.wait(STATEFUL_SET, "demo-prefill", replicas(3), seconds=60)
+                await admin.merge(CLUSTER, "demo", {"spec": {"prefill": {"replicas": 2}}})
+                await admin.wait(STATEFUL_SET, "demo-prefill", replicas(2), seconds=60)
+                before = (await admin.get(STATEFUL_SET, "demo-prefill"))["metadata"]["generation"]
+
+                proxy.hold.release.set()
+
+                assert await asyncio.wait_for(proxy.hold.answered, 30) == 409
+                first.program.send(signal.SIGCONT)
+                assert await asyncio.to_thread(first.program.wait, 30) == 1
+                after = await admin.get(STATEFUL_SET, "demo-prefill")
+                assert (after["spec"]["replicas"], after["metadata"]["generation"]) == (2, before)
+            finally:
+                await asyncio.to_thread(second.close)
+        finally:
+            await asyncio.to_thread(first.close)
+            print(first.program.tail())
+
+
+async def test_a_leader_cut_off_from_its_lease_ends(admin: Client, control_plane: ControlPlane, tmp_path: Path) -> None:
+    trust = control_plane.folder / TRUST
+    async with proxied(control_plane.server, tmp_path, trust, ADMIN_TOKEN) as (proxy, kubeconfig):
+        settings = {"PDC_LEASE_SECONDS": "4", "PDC_IDENTITY": "first"}
+        first = await asyncio.to_thread(OperatorProcess, tmp_path, kubeconfig, admin.namespace, settings)
+        try:
+            assert await holder(admin) == "first"
+            proxy.faults.append(Fault("(GET|PUT) leases", 503, 100_000))
+            assert await asyncio.to_thread(first.program.wait, 30) == 1
+        finally:
+            await asyncio.to_thread(first.close)
+            print(first.program.tail())

@@ -31,10 +31,12 @@ class Moment(StrEnum):
 
 
 class Spoiling(StrEnum):
-    """What becomes of a call that is no plain status: never answered, or its answer cut off in the middle."""
+    """What becomes of a call that is no plain status: never answered, its answer cut off in the middle, or a watch that
+    is told, as the API server does it, that the version it asks for is no longer known."""
 
     SILENCE = "silence"
     CUT = "cut"
+    EXPIRED = "expired"
 
 
 @dataclass
@@ -64,6 +66,17 @@ class Trap:
     sprung: bool = False
 
 
+class Hold:
+    """Keeps one mutating call of that name from the API server until `release` is set, whoever sent it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.arrived = asyncio.Event()
+        self.release = asyncio.Event()
+        self.answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        """The status that the API server answered in the end."""
+
+
 class Proxy:
     """`calls` are the mutating calls so far, as `VERB kind name#occurrence`; `seen` counts all, watches as WATCH."""
 
@@ -75,8 +88,9 @@ class Proxy:
         self.seen: Counter[str] = Counter()
         self.trap: Trap | None = None
         self.faults: list[Fault] = []
+        self.hold: Hold | None = None
         self.is_mute = False
-        """While set, open watches pass nothing on and stay open."""
+        """While set, watches that are open fall silent, for good, and stay open."""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         name = self._name(request)
@@ -85,16 +99,25 @@ class Proxy:
             return _refusal(fault.does, fault.retry_after)
         if fault and fault.does is Spoiling.SILENCE:
             await asyncio.Event().wait()
+        if fault and fault.does is Spoiling.EXPIRED:
+            return web.json_response({"type": "ERROR", "object": _status(410, "Expired")})
         trap = self.trap if self.trap and name == self.trap.name and not self.trap.sprung else None
         if trap and trap.moment is Moment.BEFORE:
             return self._spring(request, trap)
+        body = await request.read() or None
+        hold = self.hold if self.hold and name == self.hold.name else None
+        if hold:
+            hold.arrived.set()
+            await hold.release.wait()
         async with self._session.request(
             request.method,
             f"{self._upstream}{request.rel_url}",
             headers=_passed_on(dict(request.headers)),
-            data=await request.read() or None,
+            data=body,
             skip_auto_headers=["Content-Type"],
         ) as answer:
+            if hold:
+                hold.answered.set_result(answer.status)
             if trap:
                 await answer.read()
                 return self._spring(request, trap)
@@ -106,12 +129,14 @@ class Proxy:
         response = web.StreamResponse(status=answer.status, headers=_passed_on(dict(answer.headers)))
         response.enable_chunked_encoding()
         await response.prepare(request)
+        is_silent = False
         async for part in answer.content.iter_any():
+            is_silent = is_silent or (self.is_mute and _is_watch(request))
             if is_cut:
                 await response.write(part[: len(part) // 2])
                 _hang_up(request)
                 break
-            if not (self.is_mute and _is_watch(request)):
+            if not is_silent:
                 await response.write(part)
         return response
 
@@ -149,8 +174,20 @@ def _hang_up(request: web.Request) -> None:
         request.transport.abort()
 
 
+def _status(code: int, reason: str) -> dict[str, object]:
+    message = "made by the test"
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "code": code,
+        "reason": reason,
+        "message": message,
+    }
+
+
 def _refusal(status: int, retry_after: int | None) -> web.Response:
-    answer = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status, "message": "made by the test"}
+    answer = _status(status, "")
     headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
     return web.json_response(answer, status=status, headers=headers)
 
