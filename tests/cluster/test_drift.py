@@ -8,6 +8,7 @@ from cluster_client import Client, Manifest
 from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, STATEFUL_SET, cluster, has_condition
 from cluster_fixtures import gpu_node, namespace
+from cluster_identity import chart_identity
 from cluster_operator import operator_process
 
 pytestmark = pytest.mark.anyio
@@ -18,7 +19,7 @@ async def settled(control_plane: ControlPlane, tmp_path_factory: pytest.TempPath
     """The administrator, in a namespace with a PDCluster that is ready and an operator that looks after it."""
     folder = tmp_path_factory.mktemp("operator")
     async with namespace(control_plane) as admin, gpu_node(admin):
-        with operator_process(folder, control_plane.kubeconfig, admin.namespace):
+        with operator_process(folder, chart_identity(control_plane, admin.namespace, folder), admin.namespace):
             await admin.create(cluster())
             await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=60)
             yield admin

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from cluster_client import Client, Manifest
-from cluster_control_plane import ADMIN_TOKEN, TRUST, ControlPlane
+from cluster_control_plane import TRUST, ControlPlane
 from cluster_expect import CLUSTER, SCALER, STATEFUL_SET, cluster, has_condition, replicas
+from cluster_identity import chart_token
 from cluster_operator import OperatorProcess
 from cluster_proxy import Moment, Trap, proxied
 from kill_calls import CALLS
@@ -44,7 +45,10 @@ async def test_a_killed_operator_leaves_nothing_half_done(
     admin: Client, node: str, control_plane: ControlPlane, tmp_path: Path, name: str, moment: Moment
 ) -> None:
     trust = control_plane.folder / TRUST
-    async with proxied(control_plane.server, tmp_path, trust, ADMIN_TOKEN) as (proxy, kubeconfig):
+    async with proxied(control_plane.server, tmp_path, trust, chart_token(control_plane, admin.namespace)) as (
+        proxy,
+        kubeconfig,
+    ):
         operator = await asyncio.to_thread(
             OperatorProcess, tmp_path, kubeconfig, admin.namespace, {"PDC_LEASE_SECONDS": LEASE_SECONDS}
         )

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from cluster_client import Client, Manifest
-from cluster_control_plane import ADMIN_TOKEN, TRUST, ControlPlane
+from cluster_control_plane import TRUST, ControlPlane
 from cluster_expect import CLUSTER, STATEFUL_SET, cluster, has_condition, replicas
+from cluster_identity import chart_identity, chart_token
 from cluster_operator import OperatorProcess, operator_process
 from cluster_proxy import Fault, Hold, proxied
 
@@ -28,7 +29,11 @@ def two_operators(
         for name in ("first", "second"):
             (folder / name).mkdir()
             process = operator_process(
-                folder / name, control_plane.kubeconfig, namespace, PDC_LEASE_SECONDS="4", PDC_IDENTITY=name
+                folder / name,
+                chart_identity(control_plane, namespace, folder),
+                namespace,
+                PDC_LEASE_SECONDS="4",
+                PDC_IDENTITY=name,
             )
             started.append(stack.enter_context(process))
         yield started[0], started[1]
@@ -96,7 +101,10 @@ async def test_a_write_that_arrives_after_the_lease_was_lost_is_refused(
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
     trust = control_plane.folder / TRUST
-    async with proxied(control_plane.server, tmp_path, trust, ADMIN_TOKEN) as (proxy, kubeconfig):
+    async with proxied(control_plane.server, tmp_path, trust, chart_token(control_plane, admin.namespace)) as (
+        proxy,
+        kubeconfig,
+    ):
         settings = {"PDC_LEASE_SECONDS": "4", "PDC_IDENTITY": "first"}
         first = await asyncio.to_thread(OperatorProcess, tmp_path / "first", kubeconfig, admin.namespace, settings)
         try:
@@ -110,7 +118,11 @@ async def test_a_write_that_arrives_after_the_lease_was_lost_is_refused(
 
             settings = {"PDC_LEASE_SECONDS": "4", "PDC_IDENTITY": "second"}
             second = await asyncio.to_thread(
-                OperatorProcess, tmp_path / "second", control_plane.kubeconfig, admin.namespace, settings
+                OperatorProcess,
+                tmp_path / "second",
+                chart_identity(control_plane, admin.namespace, tmp_path),
+                admin.namespace,
+                settings,
             )
             try:
                 await admin.wait(STATEFUL_SET, "demo-prefill", replicas(3), seconds=60)
@@ -134,7 +146,10 @@ async def test_a_write_that_arrives_after_the_lease_was_lost_is_refused(
 
 async def test_a_leader_cut_off_from_its_lease_ends(admin: Client, control_plane: ControlPlane, tmp_path: Path) -> None:
     trust = control_plane.folder / TRUST
-    async with proxied(control_plane.server, tmp_path, trust, ADMIN_TOKEN) as (proxy, kubeconfig):
+    async with proxied(control_plane.server, tmp_path, trust, chart_token(control_plane, admin.namespace)) as (
+        proxy,
+        kubeconfig,
+    ):
         settings = {"PDC_LEASE_SECONDS": "4", "PDC_IDENTITY": "first"}
         first = await asyncio.to_thread(OperatorProcess, tmp_path, kubeconfig, admin.namespace, settings)
         try:

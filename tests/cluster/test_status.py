@@ -9,6 +9,7 @@ import pytest
 from cluster_client import Client, Manifest
 from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, SCALER, STATEFUL_SET, cluster, has_condition, replicas
+from cluster_identity import chart_identity
 from cluster_operator import OperatorProcess, operator_process, turns
 
 pytestmark = pytest.mark.anyio
@@ -112,7 +113,9 @@ async def events(admin: Client) -> list[Manifest]:
 async def test_an_event_tells_a_transition_once(
     admin: Client, node: str, control_plane: ControlPlane, tmp_path
 ) -> None:
-    with operator_process(tmp_path, control_plane.kubeconfig, admin.namespace, PDC_RESYNC_SECONDS="0.2") as operator:
+    with operator_process(
+        tmp_path, chart_identity(control_plane, admin.namespace, tmp_path), admin.namespace, PDC_RESYNC_SECONDS="0.2"
+    ) as operator:
         await admin.create(cluster())
         await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=60)
         changed = await admin.merge(CLUSTER, "demo", {"spec": {"engine": {"prepareThreads": 7}}})
@@ -140,7 +143,9 @@ async def test_nothing_is_sent_over_ten_resyncs_at_rest(
     admin: Client, node: str, control_plane: ControlPlane, tmp_path
 ) -> None:
     external = {"mode": "External", "minReplicas": 1, "maxReplicas": 4}
-    with operator_process(tmp_path, control_plane.kubeconfig, admin.namespace, PDC_RESYNC_SECONDS="0.2") as operator:
+    with operator_process(
+        tmp_path, chart_identity(control_plane, admin.namespace, tmp_path), admin.namespace, PDC_RESYNC_SECONDS="0.2"
+    ) as operator:
         await admin.create(cluster(decode__replicas=None, decode__scaling=external))
         await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=60)
         await admin.merge(SCALER, "demo-decode", {"spec": {"replicas": 3}}, "scale")

@@ -12,6 +12,7 @@ import pytest
 from cluster_client import Client, Manifest
 from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, STATEFUL_SET, cluster, has_condition
+from cluster_identity import chart_identity
 from cluster_operator import OperatorProcess, operator_process
 from foreign_kinds import CERTIFICATE, CERTIFICATES
 
@@ -36,7 +37,9 @@ def in_phase(*wanted: str) -> Any:
 async def test_the_operators_own_certificates_renew_themselves_across_a_restart(
     admin: Client, node: str, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    with operator_process(tmp_path, control_plane.kubeconfig, admin.namespace, **SHORT) as operator:
+    with operator_process(
+        tmp_path, chart_identity(control_plane, admin.namespace, tmp_path), admin.namespace, **SHORT
+    ) as operator:
         await admin.create(cluster())
         first = await admin.wait("v1/Secret", "demo-ca", in_phase(""))
         await admin.merge(CLUSTER, "demo", {"spec": {"paused": True}})

@@ -10,6 +10,7 @@ import pytest
 from cluster_client import Client, Manifest
 from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, cluster, has_condition
+from cluster_identity import chart_identity
 from cluster_operator import operator_process
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(150)]
@@ -47,7 +48,9 @@ async def workers(admin: Client) -> dict[str, str]:
 async def test_workers_without_peers_are_named_until_they_have_some(
     admin: Client, node: str, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    with operator_process(tmp_path, control_plane.kubeconfig, admin.namespace, PDC_PEERS_SECONDS="2"):
+    with operator_process(
+        tmp_path, chart_identity(control_plane, admin.namespace, tmp_path), admin.namespace, PDC_PEERS_SECONDS="2"
+    ):
         await admin.create(cluster(transport={"kv": {"protocol": "TCP"}}))
         await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=60)
         await admin.wait(CLUSTER, "demo", has_condition("TransportReady", "Unknown", "NotTold"))
@@ -74,7 +77,9 @@ def told(found: Manifest | None) -> str:
 async def test_asking_writes_nothing_and_reads_nothing_of_the_api_server(
     admin: Client, node: str, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    with operator_process(tmp_path, control_plane.kubeconfig, admin.namespace, PDC_PEERS_SECONDS="0.5"):
+    with operator_process(
+        tmp_path, chart_identity(control_plane, admin.namespace, tmp_path), admin.namespace, PDC_PEERS_SECONDS="0.5"
+    ):
         await admin.create(cluster(transport={"kv": {"protocol": "TCP"}}))
         await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=60)
         addresses = await workers(admin)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from cluster_client import Client
-from cluster_control_plane import ADMIN_TOKEN, TRUST, ControlPlane
+from cluster_control_plane import TRUST, ControlPlane
 from cluster_expect import CLUSTER, cluster, has_condition
+from cluster_identity import chart_token
 from cluster_operator import OperatorProcess
 from cluster_proxy import Fault, Spoiling, proxied
 
@@ -18,7 +19,9 @@ BUDGET = "policy/v1/PodDisruptionBudget"
 async def test_versions_that_are_too_old_are_listed_again(
     admin: Client, node: str, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    async with proxied(control_plane.server, tmp_path, control_plane.folder / TRUST, ADMIN_TOKEN) as (
+    async with proxied(
+        control_plane.server, tmp_path, control_plane.folder / TRUST, chart_token(control_plane, admin.namespace)
+    ) as (
         proxy,
         kubeconfig,
     ):
@@ -38,7 +41,9 @@ async def test_versions_that_are_too_old_are_listed_again(
 async def test_a_watch_that_falls_silent_is_noticed(
     admin: Client, node: str, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    async with proxied(control_plane.server, tmp_path, control_plane.folder / TRUST, ADMIN_TOKEN) as (
+    async with proxied(
+        control_plane.server, tmp_path, control_plane.folder / TRUST, chart_token(control_plane, admin.namespace)
+    ) as (
         proxy,
         kubeconfig,
     ):
@@ -71,7 +76,9 @@ def _marker(namespace: str) -> dict[str, object]:
 async def test_an_operator_that_may_not_watch_ends_and_says_why(
     admin: Client, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    async with proxied(control_plane.server, tmp_path, control_plane.folder / TRUST, ADMIN_TOKEN) as (
+    async with proxied(
+        control_plane.server, tmp_path, control_plane.folder / TRUST, chart_token(control_plane, admin.namespace)
+    ) as (
         proxy,
         kubeconfig,
     ):

@@ -14,6 +14,7 @@ from adapter_process import serving
 from cluster_client import Client, Manifest
 from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, SCALER, STATEFUL_SET, has_condition, replicas
+from cluster_identity import chart_identity
 from cluster_operator import operator_process
 from kubelet_agent import Agent
 
@@ -91,7 +92,7 @@ async def load(address: str, streams: int) -> AsyncIterator[list[int]]:
 async def test_load_scales_a_managed_role_up_and_its_end_down_and_no_stream_is_lost(
     admin: Client, agent: Agent, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    with operator_process(tmp_path, control_plane.kubeconfig, admin.namespace):
+    with operator_process(tmp_path, chart_identity(control_plane, admin.namespace, tmp_path), admin.namespace):
         async with serving(admin, control_plane, tmp_path):
             await admin.create(CLUSTER_MANIFEST)
             await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=200)

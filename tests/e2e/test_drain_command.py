@@ -9,6 +9,7 @@ from cluster_cli import Pdc
 from cluster_client import Client
 from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, has_condition
+from cluster_identity import chart_identity
 from cluster_operator import operator_process
 from kubelet_agent import Agent
 from serving_load import manifest, router_address, under_load
@@ -32,7 +33,7 @@ async def test_a_worker_leaves_under_load_and_comes_back(
 ) -> None:
     roles = {role: {"replicas": 2, "gpu": {"count": 0}, "resources": SMALL} for role in ("prefill", "decode")}
     pdc = Pdc(control_plane.kubeconfig, admin.namespace)
-    with operator_process(tmp_path, control_plane.kubeconfig, admin.namespace):
+    with operator_process(tmp_path, chart_identity(control_plane, admin.namespace, tmp_path), admin.namespace):
         await admin.create(manifest(**{**roles, "drain": {"timeoutSeconds": 120}}))
         await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=240)
         async with under_load(await router_address(admin)) as right:

@@ -7,6 +7,7 @@ import pytest
 from cluster_client import Client
 from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, has_condition
+from cluster_identity import chart_identity
 from cluster_operator import operator_process
 from fake_hub import COMMIT, REPO, Hub
 from kubelet_agent import Agent
@@ -36,7 +37,7 @@ async def test_a_model_of_a_hub_is_served(
     await admin.create(
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hub"}, "stringData": {"token": "hf_test"}}
     )
-    with operator_process(tmp_path, control_plane.kubeconfig, admin.namespace):
+    with operator_process(tmp_path, chart_identity(control_plane, admin.namespace, tmp_path), admin.namespace):
         await admin.create(manifest(model=model, prefill=role, decode=role, router={"env": mirror}))
         try:
             await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=240)

@@ -13,6 +13,7 @@ import pytest
 from cluster_client import Client, Manifest
 from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, has_condition
+from cluster_identity import chart_identity
 from cluster_operator import operator_process
 from foreign_kinds import pair_secret
 from kubelet_agent import Agent
@@ -46,7 +47,7 @@ async def test_a_rotation_loses_no_stream(
     admin: Client, agent: Agent, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     """A worker and then another are killed in the middle, so that new connections are made in every phase."""
-    with operator_process(tmp_path, control_plane.kubeconfig, admin.namespace, **SHORT):
+    with operator_process(tmp_path, chart_identity(control_plane, admin.namespace, tmp_path), admin.namespace, **SHORT):
         await admin.create(manifest())
         try:
             await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=200)
@@ -85,7 +86,9 @@ async def test_a_users_certificate_lets_pods_meet_only_when_it_is_there_right_an
     names = [f"{role}.demo.{admin.namespace}.pdcluster" for role in ("prefill", "decode", "router", "operator")]
     strange = [name.replace("demo", "other") for name in names]
     expired = {"lifetime": datetime.timedelta(seconds=-30)}
-    with operator_process(tmp_path, control_plane.kubeconfig, admin.namespace, PDC_PEERS_SECONDS="2"):
+    with operator_process(
+        tmp_path, chart_identity(control_plane, admin.namespace, tmp_path), admin.namespace, PDC_PEERS_SECONDS="2"
+    ):
         await admin.create(manifest(tls={"secretName": "certs"}))
         await degraded(admin, "CertificateInvalid")
         await admin.wait("v1/Pod", "demo-decode-0", lambda found: found is not None)

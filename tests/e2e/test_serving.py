@@ -15,6 +15,7 @@ import pytest
 from cluster_client import Client, Manifest
 from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, has_condition
+from cluster_identity import chart_identity
 from cluster_operator import operator_process
 from kubelet_agent import Agent
 
@@ -64,7 +65,7 @@ async def router_address(admin: Client) -> str:
 async def test_an_applied_cluster_answers_with_the_right_tokens_and_drains_when_it_shrinks(
     admin: Client, agent: Agent, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    with operator_process(tmp_path, control_plane.kubeconfig, admin.namespace):
+    with operator_process(tmp_path, chart_identity(control_plane, admin.namespace, tmp_path), admin.namespace):
         await admin.create(manifest())
         try:
             await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=200)
@@ -110,7 +111,7 @@ async def test_no_request_is_lost_by_a_rollout_a_kill_or_an_eviction(
     admin: Client, agent: Agent, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     roles = {role: {"replicas": 2, "gpu": {"count": 0}, "resources": SMALL} for role in ("prefill", "decode")}
-    with operator_process(tmp_path, control_plane.kubeconfig, admin.namespace):
+    with operator_process(tmp_path, chart_identity(control_plane, admin.namespace, tmp_path), admin.namespace):
         await admin.create(manifest(**roles))
         await ready(admin, 1)
         async with under_load(await router_address(admin)) as right:

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from cluster_client import Client, connect
 from cluster_control_plane import ControlPlane
+from cluster_identity import chart_identity
 from cluster_manifests import fake_node
 from cluster_operator import OperatorProcess, operator_process
 from cluster_source import ForeignClusterError, cluster
@@ -69,7 +70,9 @@ async def node(admin: Client) -> AsyncIterator[str]:
 @pytest.fixture
 def operator(admin: Client, control_plane: ControlPlane, tmp_path: Path) -> Iterator[OperatorProcess]:
     """The real operator, for the test's namespace alone."""
-    with operator_process(tmp_path, control_plane.kubeconfig, admin.namespace) as process:
+    with operator_process(
+        tmp_path, chart_identity(control_plane, admin.namespace, tmp_path), admin.namespace
+    ) as process:
         yield process
 
 

@@ -10,7 +10,13 @@ ACCOUNT = "pdcluster-operator"
 
 
 def chart_identity(plane: ControlPlane, namespace: str, folder: Path, *, clusterwide: bool = False) -> Path:
-    """A kubeconfig of the chart's ServiceAccount in `namespace`, with the chart's roles; RuntimeError says why not."""
+    """A kubeconfig with `chart_token`'s token."""
+    token = chart_token(plane, namespace, clusterwide=clusterwide)
+    return write_kubeconfig(folder / "operator.kubeconfig", plane.server, plane.folder / TRUST, token)
+
+
+def chart_token(plane: ControlPlane, namespace: str, *, clusterwide: bool = False) -> str:
+    """Of the chart's ServiceAccount in `namespace`, which gets the chart's roles; RuntimeError says why not."""
     watched = [] if clusterwide else ["--set", f"watchNamespaces={{{namespace}}}"]
     only = ["--show-only", "templates/operator-rbac.yaml"]
     rendered = plane.helm("template", "pdcluster", str(CHART), "--namespace", namespace, *only, *watched)
@@ -19,8 +25,7 @@ def chart_identity(plane: ControlPlane, namespace: str, folder: Path, *, cluster
     _check(applied.returncode, applied.stderr)
     made = plane.kubectl("create", "token", ACCOUNT, "--namespace", namespace, "--duration", "2h")
     _check(made.returncode, made.stderr)
-    path = folder / "operator.kubeconfig"
-    return write_kubeconfig(path, plane.server, plane.folder / TRUST, made.stdout.strip())
+    return made.stdout.strip()
 
 
 def refused(plane: ControlPlane, namespace: str) -> list[str]:
