@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+from cluster_fixtures import control_plane
+
+__all__ = ["control_plane"]
 
 HERE = Path(__file__).parent
 ONE_CONTROL_PLANE = ("cluster", "e2e")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests stay together, for their fixtures; all that need a cluster share the one control plane."""
     for item in items:

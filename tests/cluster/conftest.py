@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from cluster_fixtures import admin, anyio_backend, control_plane, mark, node, operator
+from cluster_fixtures import admin, anyio_backend, mark, node, operator
 
-__all__ = ["admin", "anyio_backend", "control_plane", "node", "operator"]
+__all__ = ["admin", "anyio_backend", "node", "operator"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

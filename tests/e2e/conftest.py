@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from cluster_client import Client
 from cluster_control_plane import ControlPlane
-from cluster_fixtures import admin, anyio_backend, control_plane, mark
+from cluster_fixtures import admin, anyio_backend, mark
 from kubelet_agent import Agent, node_agent
 
-__all__ = ["admin", "anyio_backend", "control_plane"]
+__all__ = ["admin", "anyio_backend"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,6 +6,7 @@ sandbox from links and binds.
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +37,17 @@ def arguments(mounts: Sequence[Mount], working_folder: str) -> list[str]:
     line += ["--dev-bind", "/dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
     for target, mount in sorted(targets.items()):
         line += ["--ro-bind" if mount.read_only else "--bind", str(mount.source), str(target)]
+    line += [part for path in _hidden() for part in ("--ro-bind", str(path), str(path))]
     return [*line, "--unshare-pid", "--as-pid-1", "--die-with-parent", "--chdir", working_folder]
 
 
 OWN = {Path("/dev"), Path("/proc"), Path("/tmp")}
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def _hidden() -> list[Path]:
+    """The checkout and its environment, where the pods' programs are, if they lie below a folder that pods have new."""
+    return [path for path in (CHECKOUT, Path(sys.prefix).resolve()) if OWN & set(path.parents)]
 
 
 def _tree(folder: Path, made: set[Path], targets: set[Path]) -> Iterator[str]:
