@@ -53,7 +53,7 @@ crds: install ## make the CustomResourceDefinitions and docs/manifest.md from th
 
 .PHONY: crds-check
 crds-check: crds
-	git diff --exit-code -- manifests/crd docs/manifest.md
+	git diff --exit-code -- manifests/crd charts/pdcluster/definitions docs/manifest.md
 
 .PHONY: check
 check: lint typecheck imports proto-check crds-check ## everything but the tests: style, types, layers, generated code

@@ -26,7 +26,8 @@ def generated() -> dict[str, str]:
     """Contents by path, relative to the root of the repository."""
     found = definitions()
     cluster = next(entry for entry in found.values() if entry["spec"]["names"]["kind"] == "PDCluster")
-    files = {f"manifests/crd/{name}": as_yaml(definition) for name, definition in found.items()}
+    folders = ("manifests/crd", "charts/pdcluster/definitions")
+    files = {f"{folder}/{name}": as_yaml(found[name]) for name in found for folder in folders}
     return files | {"docs/manifest.md": reference(cluster)}
 
 
