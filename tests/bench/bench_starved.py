@@ -16,9 +16,11 @@ many of 64, both of which may delay the others only so much.
 """
 
 import asyncio
+import os
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import psutil
 from bench_cluster import TINY_KV, check_nothing_held, load_workers, simulated_workers
 from link_proxy import LinkMode, LinkProxy
 from load_client import LoadWorker
@@ -33,6 +35,7 @@ MEASURE = 1.5 if QUICK else 6.0
 FREE_AFTER = 5.0
 AFTERWARDS = 1.5
 DECODES = 4
+NORMAL, LOWEST = 0, 19
 BAD = DECODES
 """Index of the bad decode worker among a load's workers: the prefill worker is 0."""
 SHARE = (DECODES - 1) / DECODES
@@ -119,12 +122,27 @@ async def dying(load: Sequence[LoadWorker], workers: list[WorkerProcess], health
 
 
 def restarted(worker: WorkerProcess) -> WorkerProcess:
-    """The same command line at the same port; ready."""
+    """The same command line at the same port; ready.
+
+    It starts with the lowest priority: a process that imports takes a core for two seconds, which in a cluster is one
+    of its own machine's, and here would be one of the two that all others share.
+    """
     arguments = list(worker.arguments)[5:]
     arguments += ["--grpc-port", worker.address.rsplit(":", 1)[1]]
     successor = WorkerProcess(worker.role, worker.name, *arguments)
+    set_priority(successor.pid, LOWEST)
     successor.wait_for("ready")
+    set_priority(successor.pid, NORMAL)
     return successor
+
+
+def set_priority(pid: int, priority: int) -> None:
+    """Of every thread of the process and of its children; what they start later inherits it. Only root may raise it again."""
+    if os.geteuid() != 0:
+        return
+    for process in (root := psutil.Process(pid), *root.children(recursive=True)):
+        for thread in process.threads():
+            os.setpriority(os.PRIO_PROCESS, thread.id, priority)
 
 
 async def silent(load: list[LoadWorker], healthy: float, from_start: bool) -> Case:
