@@ -137,7 +137,7 @@ def restarted(worker: WorkerProcess) -> WorkerProcess:
 
 
 def set_priority(pid: int, priority: int) -> None:
-    """Of every thread of the process and of its children; what they start later inherits it. Only root may raise it again."""
+    """Of all threads of the process and its children; what they start inherits it. Only root may raise it again."""
     if os.geteuid() != 0:
         return
     for process in (root := psutil.Process(pid), *root.children(recursive=True)):
