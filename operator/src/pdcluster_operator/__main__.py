@@ -1,17 +1,14 @@
 """`python -m pdcluster_operator`: the operator. It waits for the lease, acts while it has it, and ends without it."""
 
 import asyncio
-import contextlib
-import logging
-import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
 import kopf
 import structlog
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession
 
 from pdcluster_operator import handlers
 from pdcluster_operator.desired.kubernetes_network import Origin
@@ -26,6 +23,7 @@ from pdcluster_operator.metrics import Metrics
 from pdcluster_operator.observe import Cache, ClusterKey
 from pdcluster_operator.optional import OptionalKinds
 from pdcluster_operator.peers import PeerWatch, read_peers
+from pdcluster_operator.process import listening, log_to_stderr, reasons, until_told_to_stop
 from pdcluster_operator.reconcile.rotation import Periods
 from pdcluster_operator.reconciler import Home, Reconciler, Surroundings
 from pdcluster_operator.secrets_store import CertificateStore
@@ -39,7 +37,11 @@ LEASE_NAME = "pdcluster-operator"
 async def serve(settings: Settings) -> None:
     """Runs until cancelled; raises LeadershipLostError when the lease is gone."""
     metrics = Metrics()
-    async with _http(settings, metrics), connection(settings.kubeconfig or None) as opened:
+    async with (
+        # Also while another one leads.
+        listening(metrics.application(), settings.host, settings.metrics_port),
+        connection(settings.kubeconfig or None) as opened,
+    ):
         unfenced = Kube(opened, remaining=lambda: float("inf"), timeout=settings.lease_seconds / 3)
         leadership = Leadership(
             unfenced, settings.namespace, LEASE_NAME, settings.identity, seconds=settings.lease_seconds
@@ -119,52 +121,15 @@ async def _first_of(*parts: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@contextlib.asynccontextmanager
-async def _http(settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
-    """Metrics and health, also while another one leads."""
-    runner = web.AppRunner(metrics.application(), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, settings.host, settings.metrics_port).start()
-    try:
-        yield
-    finally:
-        await runner.cleanup()
-
-
-async def _until_told_to_stop(settings: Settings) -> None:
-    serving = asyncio.create_task(serve(settings))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, serving.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await serving
-
-
 def main() -> int:
     """The exit status: 0 after SIGTERM, 1 when it cannot go on."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    log_to_stderr()
     try:
-        asyncio.run(_until_told_to_stop(from_environment()))
+        asyncio.run(until_told_to_stop(serve(from_environment())))
     except (OperatorError, BaseExceptionGroup) as error:
-        log.error("failed", reason="; ".join(_reasons(error)))
+        log.error("failed", reason="; ".join(reasons(error)))
         return 1
     return 0
-
-
-def _reasons(error: BaseException) -> list[str]:
-    """Of an error, or of all in a group."""
-    if isinstance(error, BaseExceptionGroup):
-        return [reason for entry in error.exceptions for reason in _reasons(entry)]
-    return [str(error) or type(error).__name__]
 
 
 if __name__ == "__main__":

@@ -1,22 +1,18 @@
 """`python -m pdcluster_operator.scaling.adapter`: the metrics adapter. Any number of them serve side by side."""
 
 import asyncio
-import contextlib
 import functools
-import logging
-import signal
 import sys
 import time
-from collections.abc import AsyncIterator
 
 import aiohttp
 import structlog
-from aiohttp import web
 from cryptography import x509
 
 from pdcluster_operator.certificates import Pair
 from pdcluster_operator.errors import OperatorError
 from pdcluster_operator.kube import Kube, connection
+from pdcluster_operator.process import listening, log_to_stderr, reasons, until_told_to_stop
 from pdcluster_operator.resources import CONFIG_MAP as CONFIG_MAPS
 from pdcluster_operator.resources import POD
 from pdcluster_operator.scaling.adapter import application, callers
@@ -53,8 +49,8 @@ class Adapter:
         health = application.health(self._metrics, self._is_ready)
         settings = self._settings
         async with (
-            _listening(health, settings.host, settings.health_port),
-            _listening(questions, settings.host, settings.port, self._door),
+            listening(health, settings.host, settings.health_port, close_seconds=STOP_SECONDS),
+            listening(questions, settings.host, settings.port, self._door.front, close_seconds=STOP_SECONDS),
         ):
             try:
                 async with asyncio.TaskGroup() as group:
@@ -100,17 +96,6 @@ class Adapter:
         self._scraper.forget(uid)
 
 
-@contextlib.asynccontextmanager
-async def _listening(app: web.Application, host: str, port: int, door: Door | None = None) -> AsyncIterator[None]:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
-    await runner.setup()
-    await web.TCPSite(runner, host, port, ssl_context=door.front if door else None).start()
-    try:
-        yield
-    finally:
-        await runner.cleanup()
-
-
 async def serve(settings: AdapterSettings) -> None:
     """Until cancelled."""
     timeout = aiohttp.ClientTimeout(total=STOP_SECONDS)
@@ -124,42 +109,17 @@ async def serve(settings: AdapterSettings) -> None:
         await Adapter(settings, Follower(opened), kube, http).run()
 
 
-async def _until_told_to_stop(settings: AdapterSettings) -> None:
-    serving = asyncio.create_task(serve(settings))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, serving.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await serving
-
-
 def main() -> int:
     """The exit status: 0 after SIGTERM, 1 when it cannot go on."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    log_to_stderr()
     try:
-        asyncio.run(_until_told_to_stop(from_environment()))
+        asyncio.run(until_told_to_stop(serve(from_environment())))
     except* OperatorError as group:
         log.error("failed", reason="; ".join(reasons(group)))
         return_code = 1
     else:
         return_code = 0
     return return_code
-
-
-def reasons(error: BaseException) -> list[str]:
-    """Of an error, or of all in a group."""
-    if isinstance(error, BaseExceptionGroup):
-        return [reason for entry in error.exceptions for reason in reasons(entry)]
-    return [str(error) or type(error).__name__]
 
 
 if __name__ == "__main__":
