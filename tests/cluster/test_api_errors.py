@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 from cluster_client import Client
-from cluster_control_plane import TRUST, ControlPlane
+from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, cluster, has_condition
-from cluster_identity import chart_token
 from cluster_operator import OperatorProcess
 from cluster_proxy import Fault, Spoiling, proxied
 
@@ -33,11 +32,7 @@ CALLS = 60
 async def test_a_call_that_fails_is_made_up_for(
     admin: Client, node: str, control_plane: ControlPlane, tmp_path: Path, fault: Fault
 ) -> None:
-    trust = control_plane.folder / TRUST
-    async with proxied(control_plane.server, tmp_path, trust, chart_token(control_plane, admin.namespace)) as (
-        proxy,
-        kubeconfig,
-    ):
+    async with proxied(control_plane, admin.namespace, tmp_path) as (proxy, kubeconfig):
         proxy.faults.append(fault)
         operator = await asyncio.to_thread(OperatorProcess, tmp_path, kubeconfig, admin.namespace, {})
         try:

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 from cluster_client import Client, Manifest
-from cluster_control_plane import TRUST, ControlPlane
+from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, SCALER, STATEFUL_SET, cluster, has_condition, replicas
-from cluster_identity import chart_token
 from cluster_operator import OperatorProcess
 from cluster_proxy import Moment, Trap, proxied
 from kill_calls import CALLS
@@ -44,11 +43,7 @@ def points() -> list[tuple[str, Moment]]:
 async def test_a_killed_operator_leaves_nothing_half_done(
     admin: Client, node: str, control_plane: ControlPlane, tmp_path: Path, name: str, moment: Moment
 ) -> None:
-    trust = control_plane.folder / TRUST
-    async with proxied(control_plane.server, tmp_path, trust, chart_token(control_plane, admin.namespace)) as (
-        proxy,
-        kubeconfig,
-    ):
+    async with proxied(control_plane, admin.namespace, tmp_path) as (proxy, kubeconfig):
         operator = await asyncio.to_thread(
             OperatorProcess, tmp_path, kubeconfig, admin.namespace, {"PDC_LEASE_SECONDS": LEASE_SECONDS}
         )

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from cluster_client import Client, Manifest
-from cluster_control_plane import TRUST, ControlPlane
+from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, STATEFUL_SET, cluster, has_condition, replicas
-from cluster_identity import chart_identity, chart_token
+from cluster_identity import chart_identity
 from cluster_operator import OperatorProcess, operator_process
 from cluster_proxy import Fault, Hold, proxied
 
@@ -100,11 +100,7 @@ async def test_a_write_that_arrives_after_the_lease_was_lost_is_refused(
     """The leader has looked at its lease and sent a write, and then nothing of it moves: not it, not its write."""
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
-    trust = control_plane.folder / TRUST
-    async with proxied(control_plane.server, tmp_path, trust, chart_token(control_plane, admin.namespace)) as (
-        proxy,
-        kubeconfig,
-    ):
+    async with proxied(control_plane, admin.namespace, tmp_path) as (proxy, kubeconfig):
         settings = {"PDC_LEASE_SECONDS": "4", "PDC_IDENTITY": "first"}
         first = await asyncio.to_thread(OperatorProcess, tmp_path / "first", kubeconfig, admin.namespace, settings)
         try:
@@ -145,11 +141,7 @@ async def test_a_write_that_arrives_after_the_lease_was_lost_is_refused(
 
 
 async def test_a_leader_cut_off_from_its_lease_ends(admin: Client, control_plane: ControlPlane, tmp_path: Path) -> None:
-    trust = control_plane.folder / TRUST
-    async with proxied(control_plane.server, tmp_path, trust, chart_token(control_plane, admin.namespace)) as (
-        proxy,
-        kubeconfig,
-    ):
+    async with proxied(control_plane, admin.namespace, tmp_path) as (proxy, kubeconfig):
         settings = {"PDC_LEASE_SECONDS": "4", "PDC_IDENTITY": "first"}
         first = await asyncio.to_thread(OperatorProcess, tmp_path, kubeconfig, admin.namespace, settings)
         try:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 from cluster_client import Client
-from cluster_control_plane import TRUST, ControlPlane
+from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, cluster, has_condition
-from cluster_identity import chart_token
 from cluster_operator import OperatorProcess
 from cluster_proxy import Fault, Spoiling, proxied
 
@@ -19,12 +18,7 @@ BUDGET = "policy/v1/PodDisruptionBudget"
 async def test_versions_that_are_too_old_are_listed_again(
     admin: Client, node: str, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    async with proxied(
-        control_plane.server, tmp_path, control_plane.folder / TRUST, chart_token(control_plane, admin.namespace)
-    ) as (
-        proxy,
-        kubeconfig,
-    ):
+    async with proxied(control_plane, admin.namespace, tmp_path) as (proxy, kubeconfig):
         proxy.faults += [Fault("WATCH (statefulsets|pdclusters|pods)", Spoiling.EXPIRED, 6)]
         operator = await asyncio.to_thread(OperatorProcess, tmp_path, kubeconfig, admin.namespace, {})
         try:
@@ -41,12 +35,7 @@ async def test_versions_that_are_too_old_are_listed_again(
 async def test_a_watch_that_falls_silent_is_noticed(
     admin: Client, node: str, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    async with proxied(
-        control_plane.server, tmp_path, control_plane.folder / TRUST, chart_token(control_plane, admin.namespace)
-    ) as (
-        proxy,
-        kubeconfig,
-    ):
+    async with proxied(control_plane, admin.namespace, tmp_path) as (proxy, kubeconfig):
         operator = await asyncio.to_thread(OperatorProcess, tmp_path, kubeconfig, admin.namespace, {})
         try:
             await admin.create(cluster())
@@ -76,12 +65,7 @@ def _marker(namespace: str) -> dict[str, object]:
 async def test_an_operator_that_may_not_watch_ends_and_says_why(
     admin: Client, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    async with proxied(
-        control_plane.server, tmp_path, control_plane.folder / TRUST, chart_token(control_plane, admin.namespace)
-    ) as (
-        proxy,
-        kubeconfig,
-    ):
+    async with proxied(control_plane, admin.namespace, tmp_path) as (proxy, kubeconfig):
         proxy.faults.append(Fault("GET pods", 403, 1000))
         operator = await asyncio.to_thread(OperatorProcess, tmp_path, kubeconfig, admin.namespace, {})
         try:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import aiohttp
 from aiohttp import web
-from cluster_control_plane import write_kubeconfig
+from cluster_control_plane import TRUST, ControlPlane, write_kubeconfig
+from cluster_identity import chart_token
 from cluster_process import Reservation
 
 MUTATING = {"POST", "PUT", "PATCH", "DELETE"}
@@ -193,12 +194,13 @@ def _refusal(status: int, retry_after: int | None) -> web.Response:
 
 
 @contextlib.asynccontextmanager
-async def proxied(server: str, folder: Path, trust: Path, token: str) -> AsyncIterator[tuple[Proxy, Path]]:
-    """A proxy, and a kubeconfig that leads through it."""
+async def proxied(plane: ControlPlane, namespace: str, folder: Path) -> AsyncIterator[tuple[Proxy, Path]]:
+    """A proxy, and a kubeconfig that leads through it as the chart's account in `namespace`, with its rights alone."""
+    trust, token = plane.folder / TRUST, chart_token(plane, namespace)
     connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(trust)), limit=0)
     endless = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=endless, auto_decompress=False) as session:
-        proxy = Proxy(server, session)
+        proxy = Proxy(plane.server, session)
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", proxy.handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, handler_cancellation=True)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +33,24 @@ def manifest(**spec: Any) -> Manifest:
     }
 
 
+Ask = Callable[[str, dict[str, Any]], Awaitable[list[int]]]
+"""The tokens of one case, asked of the router at an address."""
+
+
+async def complete(address: str, case: dict[str, Any]) -> list[int]:
+    """The tokens of a greedy completion, as one answer."""
+    async with httpx.AsyncClient(trust_env=False, timeout=100) as http:
+        answer = await http.post(_completions(address), json=_body(case))
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["choices"][0]["token_ids"])
+
+
 async def stream(address: str, case: dict[str, Any]) -> list[int]:
     """The tokens of a greedy completion, streamed by the router at `address`; fails on any error event."""
-    body = {
-        "model": "ernie-tiny",
-        "prompt": case["prompt"],
-        "max_tokens": len(case["greedy"]),
-        "temperature": 0,
-        "return_token_ids": True,
-        "stream": True,
-    }
     tokens: list[int] = []
     async with (
         httpx.AsyncClient(trust_env=False, timeout=120) as http,
-        http.stream("POST", f"http://{address}:8080/v1/completions", json=body) as answer,
+        http.stream("POST", _completions(address), json={**_body(case), "stream": True}) as answer,
     ):
         assert answer.status_code == 200, await answer.aread()
         async for line in answer.aiter_lines():
@@ -57,8 +61,22 @@ async def stream(address: str, case: dict[str, Any]) -> list[int]:
     return tokens
 
 
+def _completions(address: str) -> str:
+    return f"http://{address}:8080/v1/completions"
+
+
+def _body(case: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "model": "ernie-tiny",
+        "prompt": case["prompt"],
+        "max_tokens": len(case["greedy"]),
+        "temperature": 0,
+        "return_token_ids": True,
+    }
+
+
 @contextlib.asynccontextmanager
-async def under_load(address: str, streams: int = 3) -> AsyncIterator[list[int]]:
+async def under_load(address: str, streams: int = 3, ask: Ask = stream) -> AsyncIterator[list[int]]:
     """Completions one after another in several streams; yields how many were right, and fails on any that was not."""
     right = [0]
     stop = asyncio.Event()
@@ -68,7 +86,7 @@ async def under_load(address: str, streams: int = 3) -> AsyncIterator[list[int]]
             if stop.is_set():
                 return
             case = CASES[number % len(CASES)]
-            assert await stream(address, case) == case["greedy"]
+            assert await ask(address, case) == case["greedy"]
             right[0] += 1
 
     async with asyncio.TaskGroup() as group:
