@@ -65,9 +65,11 @@ class PrefillWorker(LoneWorker):
         peer, reserve = self.reserves[position]
         self.handle(events.Refused(peer=peer, key=reserve.key, reason=reason))
 
-    def transferred(self, ok: bool = True, position: int = -1) -> None:
+    def transferred(self, ok: bool = True, position: int = -1, write_failed: bool = False) -> None:
         transfer = self.transfers[position].transfer_id
-        self.handle(events.TransferFinished(transfer=transfer, rank=0, ok=ok, bytes=64, seconds=0.01))
+        self.handle(
+            events.TransferFinished(transfer=transfer, rank=0, ok=ok, bytes=64, seconds=0.01, write_failed=write_failed)
+        )
 
     def accept(self, position: int = -1) -> None:
         peer, commit = self.commits[position]

@@ -7,7 +7,7 @@ from core_worker import STREAM
 
 from pdcluster_worker.core import events
 from pdcluster_worker.core.effects import FailedNote, FinishedNote, HandedOffNote
-from pdcluster_worker.core.ids import StreamId
+from pdcluster_worker.core.ids import LeaseId, StreamId
 from pdcluster_worker.core.wire import FailureCode, Heartbeat, RefuseReason
 
 
@@ -109,6 +109,20 @@ def test_a_failed_transfer_goes_elsewhere_from_the_kv_held() -> None:
     worker.accept()
     assert isinstance(worker.notes[1], HandedOffNote)
     worker.check_empty()
+
+
+def test_a_grant_of_a_lease_whose_write_failed_does_not_vouch_for_its_writes() -> None:
+    """The second Reserve overtook the Release, so the decode worker answers with the lease that is about to end."""
+    worker = PrefillWorker(D1)
+    computed(worker)
+    worker.transferred(ok=False, write_failed=True)
+    peer, reserve = worker.reserves[-1]
+    again = events.Granted(
+        peer=peer, key=reserve.key, lease=LeaseId(1), ttl=10.0, matched_blocks=0, block_ids=(0, 1, 2)
+    )
+    worker.handle(again)
+    said = [(release.lease, release.writes_closed, release.write_failed) for _, release in worker.releases]
+    assert said == [(1, True, True), (1, True, True)]
 
 
 def test_a_refused_commit_goes_elsewhere() -> None:

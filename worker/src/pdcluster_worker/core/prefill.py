@@ -158,7 +158,10 @@ class PrefillRole(WorkerRole):
         link.close_lease(event.lease)
         if link.linked:
             aborted = event.key.request_id not in self.context.jobs
-            release = ReleaseOut(key=event.key, lease=event.lease, writes_closed=True, aborted=aborted)
+            # How the writes of a lease that has ended went is forgotten, so they count as failed.
+            release = ReleaseOut(
+                key=event.key, lease=event.lease, writes_closed=True, aborted=aborted, write_failed=known
+            )
             self.context.decode(link.peer).releases.append(release)
 
     def _queued_there(self, event: events.QueuedThere, now: float) -> None:
