@@ -95,7 +95,8 @@ class ClusterMachine(RuleBasedStateMachine):
         for prefill, decode in cluster.pairs():
             if cluster.is_cut(prefill, decode):
                 cluster.link(prefill, decode)
-        cluster.network = Network()
+        # What is on its way still lands as late as it would have, so fences must wait as long as before.
+        cluster.network = Network(write_delay=self.network.write_delay)
         cluster.run_until_done()
         cluster.run(70.0)
         cluster.check_drained()
