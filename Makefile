@@ -84,6 +84,10 @@ cluster-tools: install sandbox ## the programs of a real control plane, found or
 test-cluster: cluster-tools ## tests against a real API server, with pods that KWOK plays or that run as processes here
 	$(RUN) pytest -m cluster tests/cluster tests/e2e
 
+.PHONY: snapshot
+snapshot: cluster-tools ## of this release, for the tests of upgrades from it (once for each release)
+	@$(RUN) python tests/upgrade/make_snapshot.py
+
 .PHONY: test-storm
 test-storm: install ## 300 requests through a minute of deaths, pauses and broken links
 	$(RUN) pytest -m storm tests/integration

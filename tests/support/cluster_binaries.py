@@ -65,6 +65,14 @@ PROGRAMS = {
             ("version", "--short"),
             "-X helm.sh/helm/v3/internal/version.version=v3.19.5",
         ),
+        Program(
+            "helm4",
+            "helm4",
+            "helm.sh/helm/v4/cmd/helm",
+            "v4.",
+            ("version", "--short"),
+            "-X helm.sh/helm/v4/internal/version.version=v4.3.1",
+        ),
     )
 }
 

@@ -41,15 +41,17 @@ class ControlPlane:
     server: str
     kubeconfig: Path
     programs: dict[str, Program] = field(default_factory=dict)
+    etcd: str = ""
+    """Where the API server keeps its objects; empty when it is not known."""
 
     def kubectl(self, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
         """Runs kubectl as the administrator with `text` on its standard input; the caller looks at the exit status."""
         program = cluster_binaries.find("kubectl")
         return self._run([str(program), *arguments], text)
 
-    def helm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs Helm as the administrator."""
-        return self._run([str(cluster_binaries.find("helm")), *arguments], None)
+    def helm(self, *arguments: str, program: str = "helm") -> subprocess.CompletedProcess[str]:
+        """Runs Helm 3 as the administrator, or Helm 4 as the `program` helm4."""
+        return self._run([str(cluster_binaries.find(program)), *arguments], None)
 
     def install(self, manifests: Sequence[Path]) -> None:
         """Applies files; raises RuntimeError with the server's words."""
@@ -88,7 +90,7 @@ def _servers(folder: Path, stack: contextlib.ExitStack) -> ControlPlane:
     url = f"https://{HOST}:{secure}"
     server.wait_ready(f"{url}/readyz", ssl.create_default_context(cadata=authority.certificate.decode()))
     kubeconfig = write_kubeconfig(folder / "admin.kubeconfig", url, folder / TRUST, ADMIN_TOKEN)
-    plane = ControlPlane(folder, url, kubeconfig)
+    plane = ControlPlane(folder, url, kubeconfig, etcd=f"http://{HOST}:{client}")
     plane.programs.update({"etcd": etcd, "kube-apiserver": server})
     return plane
 
