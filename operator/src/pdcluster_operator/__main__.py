@@ -28,6 +28,7 @@ from pdcluster_operator.reconcile.rotation import Periods
 from pdcluster_operator.reconciler import Home, Reconciler, Surroundings
 from pdcluster_operator.secrets_store import CertificateStore
 from pdcluster_operator.settings import Settings, from_environment
+from pdcluster_operator.shortages import Shortages
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +68,8 @@ async def _act(settings: Settings, kube: Kube, leadership: Leadership, metrics: 
     metrics.registry.register(ExpiryCollector(cache, certificates.looked_at))
     session = ClientSession(trust_env=False)
     peers = PeerWatch(cache, lambda key: queue.add(key), partial(read_peers, session), settings.peers_seconds)
-    reconciler = Reconciler(kube, cache, drainer, Surroundings(certificates, optional, peers), home)
+    surroundings = Surroundings(certificates, optional, peers, Shortages(kube, settings.shortage_seconds))
+    reconciler = Reconciler(kube, cache, drainer, surroundings, home)
 
     async def turn(key: ClusterKey) -> float | None:
         with metrics.turns.time():

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from pdcluster_operator.crd.cluster import PDCluster
 from pdcluster_operator.desired.labels import ADOPT
 from pdcluster_operator.drainer import Drainer
-from pdcluster_operator.kube import Kube, KubeError
+from pdcluster_operator.kube import FIELD_MANAGER, Kube, KubeError
 from pdcluster_operator.observe import Cache, child_of, cluster_of
 from pdcluster_operator.own_authority import CertificateError
 from pdcluster_operator.reconcile.situation import (
@@ -22,6 +22,7 @@ from pdcluster_operator.reconcile.situation import (
     Trouble,
     TurnAuthority,
 )
+from pdcluster_operator.refusals import reason_of
 from pdcluster_operator.resources import BY_KIND, Manifest, key_of
 from pdcluster_operator.secrets_store import CertificateStore
 
@@ -53,9 +54,9 @@ class Executor:
                 if error.is_permanent:
                     trouble = trouble_of(action, error)
                 elif _stands_alone(action, error):
-                    passing, trouble = passing or error, None
+                    passing, trouble = passing or _named(action, error), None
                 else:
-                    raise
+                    raise _named(action, error) from error
             except CertificateError as error:
                 trouble = Trouble("CertificatesBroken", str(error))
             if trouble:
@@ -112,15 +113,40 @@ class Executor:
         if found is None:
             return None
         owners = {entry["uid"] for entry in found["metadata"].get("ownerReferences", [])}
-        if cluster.metadata.uid in owners:
+        if cluster.metadata.uid in owners and _has_labels(found, action.manifest):
             self._cache.put(key.kind, found)
             return None
         handed_over = found["metadata"].get("annotations", {}).get(ADOPT) == cluster.metadata.name
-        if not owners and (handed_over or is_orphan(cluster, key.kind, found)):
-            return await self._apply(
-                cluster, replace(action, only_create=False, version=found["metadata"]["resourceVersion"])
-            )
+        is_ours = cluster.metadata.uid in owners
+        if is_ours or (not owners and (handed_over or is_orphan(cluster, key.kind, found))):
+            return await self._take_back(cluster, action, found["metadata"]["resourceVersion"])
         return Trouble("NameConflict", f"not the operator's, and left alone: {key}")
+
+    async def _take_back(self, cluster: PDCluster, action: Apply, version: str) -> Trouble | None:
+        """Owner and labels as they should be; of a PDRoleScaler nothing else, its number is not the operator's."""
+        key, metadata = key_of(action.manifest), action.manifest["metadata"]
+        if key.kind != "PDRoleScaler":
+            return await self._apply(cluster, replace(action, only_create=False, version=version))
+        marks = {name: metadata[name] for name in ("labels", "ownerReferences")}
+        patch = {"metadata": {**marks, "resourceVersion": version}}
+        self._cache.put(key.kind, await self._kube.merge(BY_KIND[key.kind], key.namespace, key.name, patch))
+        return None
+
+
+def _named(action: Action, error: KubeError) -> KubeError:
+    """The same failure, with the name of the child that it is about."""
+    return KubeError(error.status, error.reason, f"{_what(action)}: {error.message}", error.retry_after)
+
+
+def _what(action: Action) -> str:
+    match action:
+        case Apply(manifest) | Create(manifest):
+            return f"{manifest['kind']} {manifest['metadata']['name']}"
+        case Delete(child):
+            return f"{child.key.kind} {child.key.name}"
+        case StartDrain(pod) | StopDrain(pod) | NoteDrained(pod):
+            return f"Pod {pod.name}"
+    return "Secret"
 
 
 def _stands_alone(action: Action, error: KubeError) -> bool:
@@ -129,22 +155,24 @@ def _stands_alone(action: Action, error: KubeError) -> bool:
     return alone and error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
+def _has_labels(found: Manifest, wanted: Manifest) -> bool:
+    """Whether the watches, which go by labels, tell of it as they should."""
+    labels = found["metadata"].get("labels") or {}
+    return all(labels.get(name) == value for name, value in wanted["metadata"].get("labels", {}).items())
+
+
 def is_orphan(cluster: PDCluster, kind: str, found: Manifest) -> bool:
     """Whether the operator itself made it for a cluster of this name, and it has lost its owner since."""
     child = child_of(kind, found)
     own = cluster_of(kind, found) == (cluster.metadata.namespace, cluster.metadata.name)
+    if kind == "PDRoleScaler":
+        return own and any(entry.get("manager") == FIELD_MANAGER for entry in found["metadata"]["managedFields"])
     return own and bool(child.applied and child.fields)
 
 
 def trouble_of(action: Action, error: KubeError) -> Trouble:
     """A refusal as a person should read it."""
-    manifest: Manifest = action.manifest if isinstance(action, Apply | Create) else {"kind": "Pod", "metadata": {}}
-    what = f"{manifest['kind']} {manifest['metadata'].get('name', '')}".strip()
-    message = f"{what}: {error.message}"
-    if "exceeded quota" in error.message:
-        return Trouble("QuotaExceeded", message)
-    if "being terminated" in error.message:
-        return Trouble("NamespaceTerminating", message)
-    if error.status == HTTPStatus.FORBIDDEN:
-        return Trouble("Forbidden", message)
-    return Trouble("InvalidPodTemplate" if manifest["kind"] in WORKLOADS else "ChildRefused", message)
+    message = f"{_what(action)}: {error.message}"
+    is_workload = isinstance(action, Apply) and action.manifest["kind"] in WORKLOADS
+    refused = "InvalidPodTemplate" if is_workload else "ChildRefused"
+    return Trouble(reason_of(error.message, "Forbidden" if error.status == HTTPStatus.FORBIDDEN else refused), message)

@@ -93,9 +93,12 @@ class Kube:
                 return None
             raise
 
-    async def list(self, resource: Resource, namespace: str | None = None, selector: str = "") -> list[Manifest]:
+    async def list(
+        self, resource: Resource, namespace: str | None = None, selector: str = "", *, fields: str = ""
+    ) -> list[Manifest]:
         """All objects of a kind that have the labels, of one namespace or of all; items lack kind and apiVersion."""
-        query = {"labelSelector": selector} if selector else {}
+        given = {"labelSelector": selector, "fieldSelector": fields}
+        query = {name: value for name, value in given.items() if value}
         return list((await self._call("GET", resource, resource.path(namespace), query))["items"])
 
     async def list_at(self, resource: Resource, namespace: str | None, selector: str) -> tuple[Sequence[Manifest], str]:

@@ -5,6 +5,7 @@ server. A thousand clusters fit because an object is forgotten as soon as its fa
 """
 
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from pdcluster_operator.resources import Manifest, ObjectKey
 
 ClusterKey = tuple[str, str]
 """Namespace and name of a PDCluster."""
+OWN_FINALIZERS = frozenset({"foregroundDeletion", "orphan"})
+"""Those that Kubernetes' garbage collector sets and removes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Child:
     leaving: bool
     role: str
     facts: Any = None
+    held: tuple[str, ...] = ()
+    """Whose finalizers keep it from going when it is deleted, Kubernetes' own apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ class WorkloadFacts:
     settled: bool
     changed: float = 0.0
     """When the operator last changed it, in Unix seconds."""
+    failure: str = ""
+    """Why its controller can make no pods, where that stands in the status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,8 @@ class Pod:
     """A person has asked that this very pod be drained."""
     emptied: str = ""
     """How many restarts it had when that request was fulfilled; empty: it is not yet."""
+    held: tuple[str, ...] = ()
+    """Whose finalizers keep it from going when it is deleted, Kubernetes' own apart."""
 
     @property
     def serves(self) -> bool:
@@ -223,7 +232,13 @@ def child_of(kind: str, manifest: Manifest) -> Child:
         leaving="deletionTimestamp" in metadata,
         role=metadata.get("labels", {}).get(labels.ROLE, ""),
         facts=_FACTS[kind](manifest) if kind in _FACTS else None,
+        held=blocking_finalizers(metadata),
     )
+
+
+def blocking_finalizers(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Finalizers that nobody in Kubernetes itself takes away."""
+    return tuple(entry for entry in metadata.get("finalizers") or () if entry not in OWN_FINALIZERS)
 
 
 def pod_of(manifest: Manifest) -> Pod:
@@ -244,7 +259,7 @@ def pod_of(manifest: Manifest) -> Pod:
         address=status.get("podIP", ""),
         counted=marks.get(labels.COUNTED) == "true",
         drain_uid=notes.get(labels.DRAIN_UID, ""),
-        drain_deadline=float(notes.get(labels.DRAIN_DEADLINE) or 0),
+        drain_deadline=_number(notes.get(labels.DRAIN_DEADLINE, "")),
         created=created,
         trouble=trouble,
         trouble_text=text,
@@ -253,7 +268,17 @@ def pod_of(manifest: Manifest) -> Pod:
         restarts=sum(entry.get("restartCount", 0) for entry in status.get("containerStatuses") or []),
         is_held=notes.get(labels.DRAIN) == metadata["uid"],
         emptied=notes.get(labels.DRAINED, ""),
+        held=blocking_finalizers(metadata),
     )
+
+
+def _number(text: str) -> float:
+    """Of an annotation, which anybody can write; 0 for what is no number."""
+    try:
+        found = float(text)
+    except ValueError:
+        return 0.0
+    return found if math.isfinite(found) else 0.0
 
 
 def condition(status: Mapping[str, Any], kind: str) -> str:
@@ -295,7 +320,16 @@ def _workload(manifest: Manifest) -> WorkloadFacts:
         template_revision=spec["template"]["metadata"].get("labels", {}).get(labels.REVISION, ""),
         settled=status.get("observedGeneration", 0) >= manifest["metadata"].get("generation", 0),
         changed=_applied_at(manifest),
+        failure=_failure(status),
     )
+
+
+def _failure(status: Mapping[str, Any]) -> str:
+    """A Deployment says so itself; of a StatefulSet only events tell."""
+    for entry in status.get("conditions") or []:
+        if entry["type"] == "ReplicaFailure" and entry["status"] == "True":
+            return str(entry.get("message") or entry.get("reason", ""))
+    return ""
 
 
 def _applied_at(manifest: Manifest) -> float:

@@ -21,10 +21,12 @@ from pdcluster_operator.kube import Kube, KubeError
 from pdcluster_operator.observe import Cache, ClusterKey, ClusterView, ScalerFacts
 from pdcluster_operator.optional import OptionalKinds
 from pdcluster_operator.peers import PeerWatch
+from pdcluster_operator.reconcile.damage import deletion_blocked
 from pdcluster_operator.reconcile.decide import decide
 from pdcluster_operator.reconcile.situation import Decision, Situation, Trouble
 from pdcluster_operator.resources import API_VERSION, Manifest
 from pdcluster_operator.secrets_store import CertificateStore
+from pdcluster_operator.shortages import Shortages
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +34,8 @@ LOOK_SECONDS = 5.0
 """How often a Secret that is not watched is read at most; at rest, a turn is."""
 TROUBLED_SECONDS = 30.0
 """A turn that was refused something is repeated: what stood in the way may be gone without an event."""
+FAILING_SECONDS = 10.0
+"""Turns that end in a failed call for so long make a cluster Degraded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class Surroundings:
     certificates: CertificateStore
     optional: OptionalKinds
     peers: PeerWatch
+    shortages: Shortages
 
 
 class Reconciler:
@@ -70,6 +75,8 @@ class Reconciler:
         self._certificates = surroundings.certificates
         self._optional = surroundings.optional
         self._peers = surroundings.peers
+        self._shortages = surroundings.shortages
+        self._failing: dict[ClusterKey, float] = {}
         self._executor = Executor(kube, cache, drainer, surroundings.certificates)
         self._home = home
         self._clock = clock
@@ -79,7 +86,7 @@ class Reconciler:
         self._peers.notice(key)
         manifest = self._cache.view(key).manifest
         if manifest is None or "deletionTimestamp" in manifest["metadata"]:
-            self._certificates.forget(key)
+            await self._leave(key, manifest)
             return None
         try:
             cluster = parse(manifest)
@@ -88,21 +95,51 @@ class Reconciler:
             await self._tell(manifest, status.broken_status(manifest, trouble, _status(manifest), self._clock()))
             return self._home.resync_seconds
         looked = await self._certificates.look(cluster, LOOK_SECONDS)
+        lack = await self._shortages.look(key, tuple(self._cache.view(key).children.values()))
         view = self._cache.view(key)
         if view.manifest is not manifest:
             return 0.0
-        situation = self._situation(view, cluster, looked)
+        situation = replace(self._situation(view, cluster, looked), unmade=lack.words)
         for kind in situation.absent & wanted_kinds(cluster):
             self._optional.want(kind)
         decision = decide(situation)
-        refused = await self._executor.carry_out(situation, decision.actions)
+        try:
+            refused = await self._executor.carry_out(situation, decision.actions)
+        except KubeError as error:
+            await self._tell_failing(key, manifest, situation, decision, error)
+            raise
+        self._failing.pop(key, None)
         decision = replace(decision, troubles=(*decision.troubles, *refused))
         if not refused:
             await self._note(manifest, [(note.reason, note.text) for note in decision.notes])
         await self._tell_scalers(situation, decision)
         await self._tell(manifest, status.status_of(situation, decision, _status(manifest)))
         waits = [self._home.resync_seconds, decision.wake_after, TROUBLED_SECONDS if decision.troubles else None]
-        return min(seconds for seconds in waits if seconds is not None)
+        return min(seconds for seconds in (*waits, lack.wake_after) if seconds is not None)
+
+    async def _leave(self, key: ClusterKey, manifest: Manifest | None) -> None:
+        """A cluster that is gone is forgotten; one that is held is told by whom."""
+        self._certificates.forget(key)
+        self._shortages.forget(key)
+        self._failing.pop(key, None)
+        trouble = deletion_blocked(manifest) if manifest else None
+        if manifest is None or trouble is None:
+            return
+        try:
+            await self._tell(manifest, status.broken_status(manifest, trouble, _status(manifest), self._clock()))
+        except KubeError as error:
+            if not error.is_missing:
+                raise
+
+    async def _tell_failing(
+        self, key: ClusterKey, manifest: Manifest, situation: Situation, decision: Decision, error: KubeError
+    ) -> None:
+        """A call that fails passes, mostly: it is told when every turn has ended so for a while."""
+        since = self._failing.setdefault(key, self._clock())
+        if error.is_conflict or self._clock() - since < FAILING_SECONDS:
+            return
+        failing = replace(decision, troubles=(Trouble("ApiCallsFail", str(error)), *decision.troubles))
+        await self._tell(manifest, status.status_of(situation, failing, _status(manifest)))
 
     def _situation(self, view: ClusterView, cluster: PDCluster, looked: CertificateFacts | None) -> Situation:
         return Situation(

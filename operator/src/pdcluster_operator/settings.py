@@ -31,6 +31,7 @@ class Settings:
     leaf_seconds: float = 365 * 86400.0
     kubelet_sync_seconds: float = 60.0
     peers_seconds: float = 300.0
+    shortage_seconds: float = 5.0
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -53,6 +54,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         authority_seconds=_number(environment, "PDC_AUTHORITY_SECONDS", 3650 * 86400.0),
         leaf_seconds=_number(environment, "PDC_LEAF_SECONDS", 365 * 86400.0),
         peers_seconds=_number(environment, "PDC_PEERS_SECONDS", 300.0),
+        shortage_seconds=_number(environment, "PDC_SHORTAGE_SECONDS", 5.0),
         kubelet_sync_seconds=_number(environment, "PDC_KUBELET_SYNC_SECONDS", 60.0),
     )
 

@@ -13,6 +13,7 @@ from pdcluster_operator.desired.naming import group_name
 from pdcluster_operator.fields import covers, digest, stamped
 from pdcluster_operator.observe import Child, ScalerFacts, WorkloadFacts
 from pdcluster_operator.reconcile import revisions, rollout
+from pdcluster_operator.reconcile.damage import damages
 from pdcluster_operator.reconcile.drain import Shrink, shrink
 from pdcluster_operator.reconcile.hold import hold, is_empty
 from pdcluster_operator.reconcile.roles import RolePods, may_shrink
@@ -68,7 +69,7 @@ def decide(situation: Situation) -> Decision:
         actions=tls.actions if paused else actions,
         roles={role: _numbers(situation, role, wanted[role], shrunk[role], stepped) for role in wanted},
         rollout=stepped.state,
-        troubles=(*troubles, *tls.troubles, *_lacking(situation)),
+        troubles=(*troubles, *tls.troubles, *damages(situation), *_lacking(situation)),
         wake_after=_wake(situation, shrunk, stepped, held, tls),
         notes=tls.notes,
         pending_certificates=tls.pending,
@@ -164,8 +165,8 @@ def _scalers(situation: Situation, numbers: Mapping[str, Numbers]) -> list[Actio
     spec, name = situation.cluster.spec, situation.cluster.metadata.name
     actions: list[Action] = []
     for role, wanted in spec.roles().items():
-        missing = situation.child("PDRoleScaler", group_name(name, role)) is None
-        if wanted.scaling.mode is not ScalingMode.STATIC and missing:
+        found = situation.child("PDRoleScaler", group_name(name, role))
+        if wanted.scaling.mode is not ScalingMode.STATIC and (found is None or found.role != role):
             actions.append(Create(scaler(situation.cluster, role, numbers[role].replicas)))
     return actions
 

@@ -15,12 +15,15 @@ from pdcluster_operator.desired.kubernetes import owned
 from pdcluster_operator.desired.kubernetes_pod import templates
 from pdcluster_operator.desired.naming import ROUTER
 from pdcluster_operator.desired.revision import LENGTH, pod_spec, revision_of
+from pdcluster_operator.fields import HASH_ANNOTATION, covers, digest, stamped
 from pdcluster_operator.observe import Child, RevisionFacts
 from pdcluster_operator.reconcile.situation import Apply, Delete, Situation
 
 Manifest = dict[str, Any]
 
 KEPT = 10
+MOST_GUESSED = 100
+"""The number that a revision had is looked for among so many, by the hash that it was applied with."""
 WORKERS = "workers"
 ROUTER_FIELDS = {"model", "engine", "router", "tls", "observability", "security"}
 ROUTER_FIELDS_OUTSIDE = {"router": {"replicas"}, "security": {"network_policy", "allow_from"}}
@@ -54,11 +57,15 @@ def resolve(situation: Situation) -> Resolved:
         kept = situation.child("ControllerRevision", _name(cluster.metadata.name, part, revision))
         if kept and isinstance(kept.facts, RevisionFacts):
             found |= kept.facts.content()["templates"]
+            actions += _repaired(situation, part, revision, kept)
             continue
         fresh = fresh or templates(cluster, situation.release)
         mine = {role: template for role, template in fresh.items() if (role == ROUTER) == (part == ROUTER)}
         found |= mine
-        actions.append(Apply(_manifest(situation, part, revision, mine), only_create=True))
+        spec = pod_spec(cluster.spec) if part == WORKERS else {}
+        number = 1 + max((_number(child) for child in _all(situation, part)), default=0)
+        content = {"spec": spec, "templates": mine}
+        actions.append(Apply(stamped(_manifest(situation, part, revision, content, number)), only_create=True))
     return Resolved(revisions[WORKERS], found, (*actions, *_forgotten(situation, revisions)))
 
 
@@ -66,9 +73,26 @@ def _name(cluster: str, part: str, revision: str) -> str:
     return f"{cluster}-{part}-{revision}"
 
 
-def _manifest(situation: Situation, part: str, revision: str, content: dict[str, Manifest]) -> Manifest:
+def _repaired(situation: Situation, part: str, revision: str, kept: Child) -> list[Apply]:
+    """What undoes somebody's edit: of labels, or of the number; the data nobody can change."""
+    if not isinstance(kept.facts, RevisionFacts) or kept.leaving:
+        return []
+    number = kept.facts.number
+    bare = _manifest(situation, part, revision, {}, number)
+    bare = {**bare, "metadata": {**bare["metadata"], "annotations": {HASH_ANNOTATION: kept.applied}}}
+    if covers(kept.fields, {name: value for name, value in bare.items() if name != "data"}):
+        return []
+    content = kept.facts.content()
+    manifest = _manifest(situation, part, revision, content, number)
+    for guess in range(1, MOST_GUESSED):
+        likely = _manifest(situation, part, revision, content, guess)
+        if digest(likely) == kept.applied:
+            manifest = likely
+    return [Apply(stamped(manifest), version=kept.version)]
+
+
+def _manifest(situation: Situation, part: str, revision: str, content: Manifest, number: int) -> Manifest:
     cluster = situation.cluster
-    spec = pod_spec(cluster.spec) if part == WORKERS else {}
     return owned(
         cluster,
         {
@@ -78,8 +102,8 @@ def _manifest(situation: Situation, part: str, revision: str, content: dict[str,
                 "name": _name(cluster.metadata.name, part, revision),
                 "labels": {labels.ROLE: part, labels.REVISION: revision},
             },
-            "revision": 1 + max((_number(child) for child in _all(situation, part)), default=0),
-            "data": {"spec": spec, "templates": content},
+            "revision": number,
+            "data": content,
         },
     )
 

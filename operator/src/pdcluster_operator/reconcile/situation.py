@@ -35,6 +35,8 @@ class Situation:
     """Kinds of other projects that this API server does not have."""
     linked: Mapping[str, bool] = field(default_factory=dict)
     """By the uid of a worker's pod: whether it reaches a peer to move KV blocks to or from; absent: not known."""
+    unmade: Mapping[str, str] = field(default_factory=dict)
+    """By the uid of a StatefulSet that lacks pods: why its controller could not make them."""
 
     def child(self, kind: str, name: str) -> Child | None:
         """The cluster's own object of that name; a foreign one does not count."""
