@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import upgrade_snapshot
 from cluster_client import Client, Manifest, connect
-from cluster_control_plane import TRUST, ControlPlane, running, write_kubeconfig
+from cluster_control_plane import ControlPlane, running
 from cluster_expect import CLUSTER, SCALER, STATEFUL_SET, has_condition, replicas
-from cluster_identity import ACCOUNT, refused
+from cluster_identity import identity_of, refused
 from cluster_manifests import fake_node
 from cluster_operator import operator_process, turns
 from upgrade_snapshot import NAME, NAMESPACE, RELEASES, SYSTEM, Snapshot
@@ -66,12 +66,6 @@ async def children(admin: Client) -> Identities:
     return {(entry["kind"], entry["metadata"]["name"]): entry["metadata"]["uid"] for entry in found}
 
 
-def operator_of(plane: ControlPlane, folder: Path) -> Path:
-    """A kubeconfig of the account that the chart made."""
-    made = plane.kubectl("create", "token", ACCOUNT, "--namespace", SYSTEM, "--duration", "1h")
-    return write_kubeconfig(folder / "operator.kubeconfig", plane.server, plane.folder / TRUST, made.stdout.strip())
-
-
 async def test_this_release_takes_over_what_an_earlier_one_left(
     release: Snapshot, upgraded: tuple[ControlPlane, Client], tmp_path: Path
 ) -> None:
@@ -83,7 +77,7 @@ async def test_this_release_takes_over_what_an_earlier_one_left(
 
     await asyncio.to_thread(helm, plane, "upgrade", CHART)
     await the_stored_object_is_valid(admin, stored)
-    kubeconfig = operator_of(plane, tmp_path)
+    kubeconfig = identity_of(plane, SYSTEM, tmp_path)
     with operator_process(tmp_path, kubeconfig, SYSTEM, PDC_NAMESPACES="", PDC_RESYNC_SECONDS="0.5") as operator:
         await turns(operator, 3)
         await admin.wait(CLUSTER, NAME, has_converged, seconds=60)

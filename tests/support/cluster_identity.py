@@ -23,7 +23,17 @@ def chart_token(plane: ControlPlane, namespace: str, *, clusterwide: bool = Fals
     _check(rendered.returncode, rendered.stderr)
     applied = plane.kubectl("apply", "--server-side", "-f", "-", text=rendered.stdout)
     _check(applied.returncode, applied.stderr)
-    made = plane.kubectl("create", "token", ACCOUNT, "--namespace", namespace, "--duration", "2h")
+    return token_of(plane, namespace, ACCOUNT)
+
+
+def identity_of(plane: ControlPlane, namespace: str, folder: Path, account: str = ACCOUNT) -> Path:
+    """A kubeconfig of an account that is there already."""
+    token = token_of(plane, namespace, account)
+    return write_kubeconfig(folder / f"{account}.kubeconfig", plane.server, plane.folder / TRUST, token)
+
+
+def token_of(plane: ControlPlane, namespace: str, account: str) -> str:
+    made = plane.kubectl("create", "token", account, "--namespace", namespace, "--duration", "2h")
     _check(made.returncode, made.stderr)
     return made.stdout.strip()
 
