@@ -58,18 +58,21 @@ async def test_upgrades_leave_the_numbers_that_others_set(
     release.put("install", "pdcluster", CHART, "--take-ownership", "--wait", watched)
     kubeconfig = identity_of(control_plane, admin.namespace, tmp_path)
     with operator_process(tmp_path, kubeconfig, admin.namespace, PDC_RESYNC_SECONDS="1") as operator:
-        release.put("install", "model", chart_of(tmp_path / "model", cluster(**MANAGED), "1.0.0"), "--wait")
-        assert has_condition("Ready", "True")(await admin.get(CLUSTER, "demo")), "Helm waits for it"
+        release.put("install", "model", chart_of(tmp_path / "model", cluster(**MANAGED), "1.0.0"))
+        await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=90)
         await admin.merge(SCALER, "demo-decode", {"spec": {"replicas": 3}}, "scale")
         await admin.wait(STATEFUL_SET, "demo-decode", replicas(3))
         autoscaler = await admin.get(AUTOSCALER, "demo-decode")
 
         edited = cluster(**MANAGED, disruption={"maxUnavailable": 2})
-        release.put("upgrade", "model", chart_of(tmp_path / "model", edited, "1.1.0"))
+        release.put("upgrade", "model", chart_of(tmp_path / "model", edited, "1.1.0"), "--wait")
+        changed = await admin.get(CLUSTER, "demo")
+        assert has_condition("Ready", "True")(changed), "Helm waits for the generation that it made"
+        assert changed["status"]["observedGeneration"] == changed["metadata"]["generation"]
         release.put("upgrade", "pdcluster", CHART, "--wait", watched, "--set=operator.replicas=3")
         await turns(operator, 3)
 
-        assert (await admin.get(CLUSTER, "demo"))["spec"]["disruption"]["maxUnavailable"] == 2
+        assert changed["spec"]["disruption"]["maxUnavailable"] == 2
         assert (await admin.get(DEPLOYMENT, ACCOUNT))["spec"]["replicas"] == 3
         assert (await admin.get(SCALER, "demo-decode"))["spec"]["replicas"] == 3
         assert (await admin.get(STATEFUL_SET, "demo-decode"))["spec"]["replicas"] == 3
