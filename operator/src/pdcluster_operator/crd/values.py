@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from pdcluster_operator.crd.merge_keys import mergeable
+
 CLUSTER_NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
@@ -58,4 +60,8 @@ MapKey = Annotated[str, Field(max_length=317)]
 StringMap = Annotated[dict[MapKey, Annotated[str, Field(max_length=256)]], Field(max_length=32)]
 QuantityMap = Annotated[dict[MapKey, Quantity], Field(max_length=16)]
 EnvironmentName = Annotated[str, Field(pattern=ENVIRONMENT_NAME, max_length=256)]
-Overlay = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
+Overlay = Annotated[
+    dict[str, Any],
+    AfterValidator(mergeable),
+    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+]

@@ -1,28 +1,16 @@
 """A user's podTemplate laid over the generated one. Pure.
 
-Maps merge, values replace, and lists merge item by item where the table below names their key, as in Kubernetes itself;
+Maps merge, values replace, and lists merge item by item where `MERGE_KEYS` names their key, as in Kubernetes itself;
 any other list replaces. What makes a pod a member of its cluster is not for the overlay to change.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pdcluster_operator.crd.merge_keys import MERGE_KEYS
 from pdcluster_operator.desired.labels import IDENTITY
 
 Manifest = dict[str, Any]
-
-MERGE_KEYS = {
-    "containers": "name",
-    "initContainers": "name",
-    "env": "name",
-    "ports": "containerPort",
-    "volumeMounts": "mountPath",
-    "volumes": "name",
-    "imagePullSecrets": "name",
-    "hostAliases": "ip",
-    "topologySpreadConstraints": "topologyKey",
-}
-"""Field name of a list in a PodSpec to the field by which its items are told apart."""
 
 PROTECTED_VOLUMES = frozenset({"tls"})
 PROTECTED_FIELDS = frozenset({"command", "args", "ports"})
