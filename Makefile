@@ -55,6 +55,12 @@ crds: install ## make the CustomResourceDefinitions and docs/manifest.md from th
 crds-check: crds
 	git diff --exit-code -- manifests/crd charts/pdcluster/definitions docs/manifest.md
 
+.PHONY: chart
+chart: install ## make the chart's README, and manifests/install from the chart
+	$(RUN) python scripts/chart_readme.py
+	$$($(RUN) python tests/support/cluster_binaries.py helm) template pdcluster charts/pdcluster --namespace pdcluster-system \
+		--skip-tests > manifests/install/operator.yaml
+
 .PHONY: check
 check: lint typecheck imports proto-check crds-check ## everything but the tests: style, types, layers, generated code
 
