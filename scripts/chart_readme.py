@@ -1,4 +1,4 @@
-"""Writes the chart's README from its values and their schema: `python scripts/chart_readme.py [FOLDER OF THE CHART]`."""
+"""Writes the chart's README from its values and their schema: `chart_readme.py [FOLDER OF THE CHART]`."""
 
 import json
 import sys
@@ -18,8 +18,9 @@ helm install pdcluster charts/pdcluster --namespace pdcluster-system --create-na
 helm test pdcluster --namespace pdcluster-system
 ```
 
-`helm test` runs `pdc preflight` in a pod: the definitions are of this version, and the operator is at work. An upgrade moves the
-definitions and restarts no pod of a PDCluster. Uninstalling leaves the definitions and your objects, unless `crds.keep` is false.
+`helm test` runs `pdc preflight` in a pod: the definitions are of this version, and the operator is at work. An upgrade
+moves the definitions and restarts no pod of a PDCluster. Uninstalling leaves the definitions and your objects, unless
+`crds.keep` is false.
 
 | value | default | |
 |---|---|---|

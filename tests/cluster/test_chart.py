@@ -1,12 +1,13 @@
 """The chart's life by Helm: installed, changed, taken back and gone. KWOK plays its pods."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 import yaml
-from cluster_client import Client
+from cluster_client import Client, Manifest
 from cluster_control_plane import ControlPlane
 
 pytestmark = pytest.mark.anyio
@@ -37,8 +38,14 @@ def release(admin: Client, control_plane: ControlPlane) -> Iterator[Release]:
     made = Release(control_plane, admin.namespace)
     yield made
     made.run("uninstall", "pdcluster", "--ignore-not-found")
-    left = control_plane.kubectl("get", CLUSTER_WIDE, "-l", OURS, "-o", "name")
-    assert left.stdout == "", "uninstalling left something"
+    shown = json.loads(control_plane.kubectl("get", CLUSTER_WIDE, "-l", OURS, "-o", "json").stdout)
+    left = [entry["metadata"] for entry in shown["items"]]
+    assert [entry["name"] for entry in left if is_of(entry, admin.namespace)] == [], "uninstalling left something"
+
+
+def is_of(metadata: Manifest, namespace: str) -> bool:
+    """Whether the release in this namespace made it."""
+    return bool(metadata.get("annotations", {}).get("meta.helm.sh/release-namespace") == namespace)
 
 
 async def test_install_upgrade_rollback_uninstall(admin: Client, node: str, release: Release) -> None:
