@@ -24,6 +24,10 @@ NEVER_A_VERSION = "1"
 """A resourceVersion that no stored object has: with it, an apply creates and never changes what is there."""
 
 
+UNTYPED = "failed to create typed patch object"
+"""A field that the kind does not have, or of another type: server-side apply answers that with status 500."""
+
+
 class KubeError(OperatorError):
     """The API server refused, or did not answer: `status` 0. `message` is its own words."""
 
@@ -45,7 +49,8 @@ class KubeError(OperatorError):
     @property
     def is_permanent(self) -> bool:
         """The same request will be refused again: the manifest is wrong, or the right to send it is missing."""
-        return self.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY}
+        refused = {HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY}
+        return self.status in refused or UNTYPED in self.message
 
 
 class NotLeadingError(OperatorError):

@@ -6,6 +6,7 @@ import pytest
 from cel_table import edited
 from pretend_cluster import PretendCluster
 
+from pdcluster_operator.kube import KubeError
 from pdcluster_operator.observe import pod_of
 from pdcluster_operator.reconcile.damage import deletion_blocked
 from pdcluster_operator.reconcile.decide import decide
@@ -79,6 +80,14 @@ def test_what_a_deployment_says_of_its_pods_is_told() -> None:
 )
 def test_the_api_servers_words_have_reasons(words: str, reason: str) -> None:
     assert reason_of(words, "Otherwise") == reason
+
+
+def test_a_field_of_the_wrong_type_is_a_refusal_for_good() -> None:
+    words = (
+        "failed to create typed patch object (a/b; apps/v1, Kind=StatefulSet): .spec.x: field not declared in schema"
+    )
+    assert KubeError(500, "", words).is_permanent
+    assert not KubeError(500, "", "the webhook does not answer").is_permanent
 
 
 @pytest.mark.parametrize("written", ["soon", "nan", "inf", ""])

@@ -11,7 +11,7 @@ from pretend_cluster import PretendCluster
 from pdcluster_operator.certificate_facts import CertificateFacts, facts_of
 from pdcluster_operator.certificates import Authority
 from pdcluster_operator.expiry import ExpiryCollector
-from pdcluster_operator.reconcile.situation import IssueCertificates, TurnAuthority
+from pdcluster_operator.reconcile.situation import Adopt, IssueCertificates, TurnAuthority
 from pdcluster_operator.resources import ObjectKey
 from pdcluster_operator.status import status_of
 
@@ -92,6 +92,41 @@ def test_the_operators_own_go_when_pods_have_others() -> None:
     cluster.settle()
     assert ObjectKey("Secret", "default", "demo-prefill-tls") not in cluster.objects
     assert ObjectKey("Secret", "default", "demo-ca") not in cluster.objects
+
+
+def orphaned(names: list[str], **annotations: str) -> PretendCluster:
+    """A settled cluster of whose own Secrets these have lost their owner, with other annotations."""
+    cluster = pretend({})
+    cluster.settle()
+    for name in names:
+        metadata = cluster.objects[ObjectKey("Secret", "default", name)]["metadata"]
+        metadata["ownerReferences"] = []
+        metadata["annotations"] |= {f"pdcluster.dev/{key.replace('_', '-')}": text for key, text in annotations.items()}
+    return cluster
+
+
+@pytest.mark.parametrize("annotations", [{}, {"made_for": "another", "adopt": "demo"}], ids=["own", "handed over"])
+def test_secrets_that_lost_their_owner_come_home_as_they_are(annotations: dict[str, str]) -> None:
+    names = ["demo-ca", "demo-decode-tls"]
+    cluster = orphaned(names, **annotations)
+    keys = [ObjectKey("Secret", "default", name) for name in names]
+    before = [cluster.objects[key]["data"] for key in keys]
+
+    decision = cluster.turn()
+
+    assert [action.child.key for action in decision.actions if isinstance(action, Adopt)] == keys
+    assert [cluster.objects[key]["metadata"]["ownerReferences"][0]["uid"] for key in keys] == ["cluster-uid"] * 2
+    settled = cluster.settle()
+    assert settled.troubles == ()
+    assert [cluster.objects[key]["data"] for key in keys] == before
+
+
+def test_an_authority_that_was_not_made_for_this_very_cluster_signs_nothing() -> None:
+    """One of the same name, which is gone, may have left it; or somebody put it there."""
+    cluster = orphaned(["demo-ca"], made_for="another")
+    decision = cluster.turn()
+    assert [trouble.reason for trouble in decision.troubles] == ["NameConflict"]
+    assert not [action for action in decision.actions if isinstance(action, Adopt | IssueCertificates | TurnAuthority)]
 
 
 def test_seconds_until_expiry() -> None:
