@@ -7,7 +7,7 @@ from cluster_operator import OperatorProcess
 
 pytestmark = pytest.mark.anyio
 
-SERVICE = "v1/Service"
+SERVICE, SECRET = "v1/Service", "v1/Secret"
 
 
 def owned(found: Manifest | None) -> bool:
@@ -27,6 +27,39 @@ async def test_children_that_lost_their_owner_come_home(admin: Client, node: str
         found = await admin.wait(kind, name, owned)
         assert found is not None
         assert found["metadata"]["uid"] == before[name]
+
+
+async def test_secrets_that_lost_their_owner_come_home_with_what_they_hold(
+    admin: Client, node: str, operator: OperatorProcess
+) -> None:
+    await admin.create(cluster())
+    await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=90)
+    names = ["demo-ca", "demo-decode-tls"]
+    before = {name: (await admin.get(SECRET, name))["data"] for name in names}
+
+    for name in names:
+        await admin.merge(SECRET, name, {"metadata": {"ownerReferences": None}})
+
+    for name in names:
+        found = await admin.wait(SECRET, name, owned)
+        assert found is not None
+        assert found["data"] == before[name]
+    await admin.wait(CLUSTER, "demo", has_condition("Degraded", "False"))
+
+
+async def test_an_authority_of_unknown_origin_is_refused_until_it_is_handed_over(
+    admin: Client, node: str, operator: OperatorProcess
+) -> None:
+    await admin.create(cluster())
+    await admin.wait(CLUSTER, "demo", has_condition("Ready", "True"), seconds=90)
+    bare = {"ownerReferences": None, "annotations": {"pdcluster.dev/made-for": None}}
+    await admin.merge(SECRET, "demo-ca", {"metadata": bare})
+    await admin.wait(CLUSTER, "demo", has_condition("Degraded", "True", "NameConflict"))
+
+    await admin.merge(SECRET, "demo-ca", {"metadata": {"annotations": {"pdcluster.dev/adopt": "demo"}}})
+
+    await admin.wait(SECRET, "demo-ca", owned)
+    await admin.wait(CLUSTER, "demo", has_condition("Degraded", "False"))
 
 
 async def test_a_labelled_object_of_somebody_else_is_refused_until_it_is_handed_over(

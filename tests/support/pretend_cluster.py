@@ -18,6 +18,7 @@ from pdcluster_operator.certificate_facts import CertificateFacts
 from pdcluster_operator.crd.cluster import PDCluster
 from pdcluster_operator.crd.parse import parse
 from pdcluster_operator.desired import labels
+from pdcluster_operator.desired.kubernetes import owner_of
 from pdcluster_operator.desired.kubernetes_network import Origin
 from pdcluster_operator.desired.kubernetes_pod import Release
 from pdcluster_operator.kube import FIELD_MANAGER
@@ -25,6 +26,7 @@ from pdcluster_operator.observe import Cache, Pod
 from pdcluster_operator.reconcile.decide import decide
 from pdcluster_operator.reconcile.rotation import DEFAULT_PERIODS, Periods
 from pdcluster_operator.reconcile.situation import (
+    Adopt,
     Apply,
     Create,
     Decision,
@@ -186,6 +188,8 @@ class PretendCluster:
                 self._mark(pod, notes, "true")
                 self.since.pop(pod.uid, None)
                 self.told.discard(pod.uid)
+            case Adopt(child):
+                self.objects[child.key]["metadata"]["ownerReferences"] = [owner_of(self.cluster)]
             case IssueCertificates(roles, is_first):
                 if is_first:
                     self._store(own_authority.made(self.cluster, self.periods, self.now), applied=True)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from http import HTTPStatus
 
 from pdcluster_operator.crd.cluster import PDCluster
+from pdcluster_operator.desired.kubernetes import owner_of
 from pdcluster_operator.desired.labels import ADOPT
 from pdcluster_operator.drainer import Drainer
 from pdcluster_operator.kube import FIELD_MANAGER, Kube, KubeError
@@ -11,6 +12,7 @@ from pdcluster_operator.observe import Cache, child_of, cluster_of
 from pdcluster_operator.own_authority import CertificateError
 from pdcluster_operator.reconcile.situation import (
     Action,
+    Adopt,
     Apply,
     Create,
     Delete,
@@ -74,6 +76,11 @@ class Executor:
                 return await self._create(cluster, manifest)
             case Delete(child):
                 await self._kube.delete(BY_KIND[child.key.kind], child.key.namespace, child.key.name, child.uid)
+            case Adopt(child):
+                metadata = {"ownerReferences": [owner_of(cluster)], "resourceVersion": child.version}
+                resource = BY_KIND[child.key.kind]
+                found = await self._kube.merge(resource, child.key.namespace, child.key.name, {"metadata": metadata})
+                self._cache.put(child.key.kind, found)
             case StartDrain(pod, deadline, afresh):
                 await self._drainer.start(cluster, pod, deadline, situation.now, afresh=afresh)
             case NoteDrained(pod):

@@ -36,6 +36,10 @@ class CertificateFacts:
     phase: str = ""
     since: float = 0.0
     """Of an authority's Secret: how far its rotation is, and since when."""
+    made_for: str = ""
+    """The uid of the PDCluster that the operator made it for."""
+    handed_to: str = ""
+    """The name of the PDCluster that a person hands it to."""
 
 
 def facts_of(secret: Mapping[str, Any]) -> CertificateFacts:
@@ -53,6 +57,8 @@ def facts_of(secret: Mapping[str, Any]) -> CertificateFacts:
             trust=trust_of(files["ca.crt"]),
             phase=notes.get(labels.ROTATION, ""),
             since=float(notes.get(labels.ROTATION_SINCE) or 0),
+            made_for=notes.get(labels.MADE_FOR, ""),
+            handed_to=notes.get(labels.ADOPT, ""),
         )
     except ValueError as error:
         return CertificateFacts(problem=str(error))

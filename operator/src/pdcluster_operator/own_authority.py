@@ -114,7 +114,8 @@ def _authority(cluster: PDCluster, content: Files, phase: Phase, now: float) -> 
 
 
 def _secret(cluster: PDCluster, name: str, role: str, content: Files, notes: Mapping[str, str]) -> Manifest:
-    metadata = {"name": name, "labels": {labels.ROLE: role}, **({"annotations": dict(notes)} if notes else {})}
+    annotations = {labels.MADE_FOR: cluster.metadata.uid, **notes}
+    metadata = {"name": name, "labels": {labels.ROLE: role}, "annotations": annotations}
     return owned(
         cluster,
         {

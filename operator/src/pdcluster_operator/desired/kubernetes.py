@@ -62,21 +62,25 @@ def children(render: Render) -> list[Manifest]:
 def owned(cluster: PDCluster, manifest: Manifest) -> Manifest:
     """The manifest as a child of the cluster: its namespace, labels and owner."""
     metadata = manifest["metadata"]
-    owner = {
-        "apiVersion": API_VERSION,
-        "kind": "PDCluster",
-        "name": cluster.metadata.name,
-        "uid": cluster.metadata.uid,
-        "controller": True,
-    }
     return {
         **manifest,
         "metadata": {
             **metadata,
             "namespace": cluster.metadata.namespace,
             "labels": {**metadata.get("labels", {}), **labels.common(cluster.metadata.name)},
-            "ownerReferences": [owner],
+            "ownerReferences": [owner_of(cluster)],
         },
+    }
+
+
+def owner_of(cluster: PDCluster) -> Manifest:
+    """The cluster as the owner of its children."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "PDCluster",
+        "name": cluster.metadata.name,
+        "uid": cluster.metadata.uid,
+        "controller": True,
     }
 
 

@@ -21,6 +21,8 @@ DRAINED = f"{GROUP}/drained"
 ADOPT = f"{GROUP}/adopt"
 """Annotation by which a user hands an object of a child's name to the PDCluster that it names."""
 
+MADE_FOR = f"{GROUP}/made-for"
+"""Annotation of the operator's own Secrets: the uid of their PDCluster, by which one without owner is known again."""
 ROTATION = f"{GROUP}/rotation"
 """Annotation of an authority's Secret: how far its rotation is."""
 ROTATION_SINCE = f"{GROUP}/rotation-since"

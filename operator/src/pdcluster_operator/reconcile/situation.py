@@ -75,6 +75,13 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopt:
+    """Makes the cluster the owner of a Secret that has none; what it holds is left as it is."""
+
+    child: Child
+
+
+@dataclass(frozen=True, slots=True)
 class StartDrain:
     """Marks the pod as draining until the deadline and tells the worker; a pod that is marked is told again.
 
@@ -116,7 +123,7 @@ class TurnAuthority:
     version: str
 
 
-Action = Apply | Create | Delete | StartDrain | StopDrain | NoteDrained | IssueCertificates | TurnAuthority
+Action = Apply | Create | Delete | Adopt | StartDrain | StopDrain | NoteDrained | IssueCertificates | TurnAuthority
 
 
 @dataclass(frozen=True, slots=True)

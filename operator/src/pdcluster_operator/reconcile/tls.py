@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 from pdcluster_operator.certificate_facts import CertificateFacts
+from pdcluster_operator.crd.cluster import PDCluster
 from pdcluster_operator.crd.transport import TLSMode
 from pdcluster_operator.desired.kubernetes_tls import OPERATOR, authority_secret, certificate_secret, pod_roles
 from pdcluster_operator.desired.naming import tls_identity
 from pdcluster_operator.observe import Child, IssuedFacts
 from pdcluster_operator.reconcile.rotation import Turn, next_step
-from pdcluster_operator.reconcile.situation import IssueCertificates, Note, Situation, Trouble, TurnAuthority
+from pdcluster_operator.reconcile.situation import Adopt, IssueCertificates, Note, Situation, Trouble, TurnAuthority
 from pdcluster_operator.resources import ObjectKey
 
 NOTES = {
@@ -23,7 +24,7 @@ NOTES = {
 class Certificates:
     """`pending`: what pods wait for, for people; `kept`: Secrets of the operator's own that are in use."""
 
-    actions: tuple[IssueCertificates | TurnAuthority, ...] = ()
+    actions: tuple[Adopt | IssueCertificates | TurnAuthority, ...] = ()
     notes: tuple[Note, ...] = ()
     troubles: tuple[Trouble, ...] = ()
     pending: str = ""
@@ -47,16 +48,28 @@ def _own(situation: Situation) -> Certificates:
     secrets = {role: certificate_secret(name, cluster.spec.tls, role) for role in roles}
     names = {authority_secret(name), *secrets.values()}
     found = {entry: _secret(situation, entry) for entry in sorted(names)}
-    foreign = [entry for entry, child in found.items() if child and child.owner != cluster.metadata.uid]
+    strange = [child for child in found.values() if child and child.owner != cluster.metadata.uid]
+    foreign = [child.key.name for child in strange if not _comes_home(cluster, child)]
     if foreign:
         message = f"not the operator's, and left alone: {', '.join(f'Secret {entry}' for entry in foreign)}"
         return Certificates(troubles=(Trouble("NameConflict", message),), kept=frozenset(names))
+    if strange:
+        return Certificates(tuple(Adopt(child) for child in strange), kept=frozenset(names))
     authority = _facts(found[authority_secret(name)])
     if authority and authority.problem:
         message = f"Secret {authority_secret(name)}: {authority.problem}; once it is deleted, a new one is made"
         return Certificates(troubles=(Trouble("CertificatesBroken", message),), kept=frozenset(names))
     leaves = {role: _facts(found[secret]) for role, secret in secrets.items()}
     return _next(situation, authority, leaves, frozenset(names))
+
+
+def _comes_home(cluster: PDCluster, child: Child) -> bool:
+    """Whether a Secret that nobody owns was made for this very cluster, or was handed to it.
+
+    Its label and name are not enough: whoever puts an authority in the place of one to come could then sign for pods.
+    """
+    facts, metadata = _facts(child), cluster.metadata
+    return bool(facts and not child.owner and (facts.made_for == metadata.uid or facts.handed_to == metadata.name))
 
 
 def _next(
