@@ -203,7 +203,8 @@ def _scaling() -> Iterator[Row]:
 
     yield of("ratio.max", "0.5", 1)
     yield of("ratio.min", "2", 4)
-    yield of("coordination", "Independent", 2, **{"scalingPolicy.ratio.min": "2"})
+    alone = {"scalingPolicy.ratio.min": "2", "scalingPolicy.coordination": "Independent"}
+    yield of("coordination", "Bounded", 4, **alone)
     yield of("maxGPUs", 1, 1, **{"prefill.gpu.count": 1})
 
 
