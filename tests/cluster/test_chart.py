@@ -87,3 +87,30 @@ def test_the_definitions_are_kept_unless_told_otherwise(control_plane: ControlPl
         control_plane.helm("template", "pdcluster", str(CHART), "--set=crds.install=false").stdout.count("kind: Custom")
         == 0
     )
+
+
+async def test_the_dashboard_goes_where_grafana_looks_for_it(admin: Client, control_plane: ControlPlane) -> None:
+    settings = ("dashboard.enabled=true", "dashboard.labels.kind=board", f"dashboard.namespace={admin.namespace}")
+    flags = [f"--set={setting}" for setting in settings]
+    rendered = control_plane.helm("template", "pdcluster", str(CHART), "--show-only=templates/dashboard.yaml", *flags)
+    applied = control_plane.kubectl("apply", "--server-side", "-f", "-", text=rendered.stdout)
+    assert applied.returncode == 0, (rendered.stderr, applied.stderr)
+
+    shown = control_plane.kubectl("get", "configmap", "-n", admin.namespace, "-l", "kind=board", "-o", "json")
+    (found,) = json.loads(shown.stdout)["items"]
+    assert json.loads(found["data"]["pdcluster.json"])["title"] == "PDCluster"
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("metricsAdapter.replica=2", "replica"),
+        ("networkPolicy.apiServerPorts={0}", "apiServerPorts"),
+        ("watchNamespaces={Not_a_name}", "watchNamespaces"),
+        ("operator.replicas=0", "replicas"),
+    ],
+)
+def test_a_value_that_is_none_is_refused(control_plane: ControlPlane, setting: str, words: str) -> None:
+    refused = control_plane.helm("template", "pdcluster", str(CHART), f"--set={setting}")
+    assert refused.returncode != 0
+    assert words in refused.stderr
