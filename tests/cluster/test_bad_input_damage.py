@@ -11,6 +11,7 @@ from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, STATEFUL_SET, cluster, has_condition
 from cluster_fixtures import namespace
 from cluster_identity import chart_identity
+from cluster_manifests import gpu_stateful_set
 from cluster_operator import OperatorProcess, operator_process, turns_taken
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(200)]
@@ -76,6 +77,42 @@ async def test_a_child_whose_deletion_somebody_holds_is_named(
     uid = before["metadata"]["uid"]
     await admin.wait(kind, name, lambda found: found is not None and found["metadata"]["uid"] != uid)
     await ready(admin)
+
+
+FOREIGN: list[tuple[str, Manifest]] = [
+    (STATEFUL_SET, gpu_stateful_set("demo-prefill", 1, gpus=0)),
+    ("v1/ServiceAccount", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "demo-router"}}),
+    ("v1/Secret", {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "demo-router-tls"}}),
+]
+
+
+@pytest.mark.parametrize(("kind", "made"), FOREIGN, ids=[row[0] for row in FOREIGN])
+async def test_an_object_of_somebody_else_at_a_childs_name_is_left_alone_and_named(
+    admin: Client, node: str, keeper: OperatorProcess, kind: str, made: Manifest
+) -> None:
+    name = made["metadata"]["name"]
+    uid = (await admin.create(made))["metadata"]["uid"]
+    await admin.create(cluster())
+
+    found = await admin.wait(CLUSTER, "demo", has_condition("Degraded", "True", "NameConflict"))
+
+    assert f"{made['kind']} {admin.namespace}/{name}" in degraded(found)
+    left = await admin.get(kind, name)
+    assert (left["metadata"]["uid"], left["metadata"].get("ownerReferences")) == (uid, None)
+    await admin.delete(kind, name)
+    await admin.wait(kind, name, lambda found: found is None or found["metadata"]["uid"] != uid)
+    await admin.merge(CLUSTER, "demo", {"metadata": {"annotations": {"example.invalid/look": "again"}}})
+    await ready(admin)
+
+
+async def test_what_shares_a_name_and_no_kind_with_a_child_is_nobodys_business(
+    admin: Client, node: str, keeper: OperatorProcess
+) -> None:
+    for name in ("demo-router", "demo-prefill", "demo"):
+        await admin.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}})
+    await admin.create(cluster())
+    await ready(admin)
+    assert (await admin.get("v1/ConfigMap", "demo-router"))["data"] == {"a": "b"}
 
 
 QUOTA = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"}}

@@ -60,7 +60,7 @@ class Executor:
                 else:
                     raise _named(action, error) from error
             except CertificateError as error:
-                trouble = Trouble("CertificatesBroken", str(error))
+                trouble = Trouble(error.condition, str(error))
             if trouble:
                 troubles.append(trouble)
         if passing:
@@ -149,7 +149,7 @@ def _what(action: Action) -> str:
     match action:
         case Apply(manifest) | Create(manifest):
             return f"{manifest['kind']} {manifest['metadata']['name']}"
-        case Delete(child):
+        case Delete(child) | Adopt(child):
             return f"{child.key.kind} {child.key.name}"
         case StartDrain(pod) | StopDrain(pod) | NoteDrained(pod):
             return f"Pod {pod.name}"

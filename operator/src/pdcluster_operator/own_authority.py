@@ -25,7 +25,18 @@ LONGEST_NAME = 48
 
 
 class CertificateError(OperatorError):
-    """A Secret that should hold certificates holds something else, or is not there."""
+    """A Secret that should hold certificates holds something else, or is not there.
+
+    `condition` is the reason by which it is told.
+    """
+
+    condition = "CertificatesBroken"
+
+
+class ForeignSecretError(CertificateError):
+    """A Secret of the name is somebody else's."""
+
+    condition = "NameConflict"
 
 
 def made(cluster: PDCluster, periods: Periods, now: float) -> Manifest:

@@ -8,11 +8,12 @@ from pdcluster_operator.certificate_facts import CertificateFacts, facts_of, rea
 from pdcluster_operator.certificates import Pair
 from pdcluster_operator.crd.cluster import PDCluster
 from pdcluster_operator.desired.kubernetes_tls import OPERATOR, authority_secret, certificate_secret
+from pdcluster_operator.desired.labels import ADOPT, MADE_FOR
 from pdcluster_operator.kube import Kube, KubeError
 from pdcluster_operator.observe import ClusterKey
-from pdcluster_operator.own_authority import CertificateError
+from pdcluster_operator.own_authority import CertificateError, ForeignSecretError
 from pdcluster_operator.reconcile.rotation import Periods, Turn
-from pdcluster_operator.resources import SECRET, Manifest
+from pdcluster_operator.resources import SECRET, Manifest, ObjectKey
 
 OPERATOR_SECONDS = 3600.0
 
@@ -32,7 +33,7 @@ class CertificateStore:
         authority = await self._first_authority(cluster, made) if is_first else await self._authority(cluster)
         for role in roles:
             secret = own_authority.leaf(cluster, role, authority, self.periods, self._clock())
-            made.append(await self._kube.apply(secret))
+            made.append(await self._put(cluster, secret))
         return made
 
     async def turn(self, cluster: PDCluster, turn: Turn, version: str) -> Manifest:
@@ -77,6 +78,20 @@ class CertificateStore:
         """The cluster is gone."""
         self._looked_at.pop(key, None)
 
+    async def _put(self, cluster: PDCluster, secret: Manifest) -> Manifest:
+        """A new Secret, or the next content of one that is the cluster's: nobody else's is written over."""
+        try:
+            return await self._kube.apply(secret, only_create=True)
+        except KubeError as error:
+            if not error.is_conflict:
+                raise
+        name = secret["metadata"]["name"]
+        found = await self._secret(cluster, name)
+        if not is_own(cluster, found):
+            key = ObjectKey("Secret", cluster.metadata.namespace, name)
+            raise ForeignSecretError(f"not the operator's, and left alone: {key}")
+        return await self._kube.apply(secret, version=found["metadata"]["resourceVersion"])
+
     async def _first_authority(self, cluster: PDCluster, made: list[Manifest]) -> Manifest:
         """The cluster's new authority; of two that make it at once, one wins."""
         try:
@@ -91,9 +106,10 @@ class CertificateStore:
 
     async def _authority(self, cluster: PDCluster) -> Manifest:
         """Its Secret, if it is the cluster's own."""
-        found = await self._secret(cluster, authority_secret(cluster.metadata.name))
+        name = authority_secret(cluster.metadata.name)
+        found = await self._secret(cluster, name)
         if cluster.metadata.uid not in {entry["uid"] for entry in found["metadata"].get("ownerReferences", [])}:
-            raise CertificateError(f"Secret {found['metadata']['name']} is not the operator's")
+            raise ForeignSecretError(f"not the operator's, and left alone: Secret {cluster.metadata.namespace}/{name}")
         return found
 
     async def _secret(self, cluster: PDCluster, name: str) -> Manifest:
@@ -101,3 +117,13 @@ class CertificateStore:
         if found is None:
             raise CertificateError(f"Secret {cluster.metadata.namespace}/{name} does not exist")
         return found
+
+
+def is_own(cluster: PDCluster, secret: Manifest) -> bool:
+    """Whether the cluster owns it; without any owner, whether it was made for this cluster or handed to it."""
+    metadata = secret["metadata"]
+    owners = {entry["uid"] for entry in metadata.get("ownerReferences") or []}
+    if owners:
+        return cluster.metadata.uid in owners
+    notes = metadata.get("annotations") or {}
+    return notes.get(MADE_FOR) == cluster.metadata.uid or notes.get(ADOPT) == cluster.metadata.name
