@@ -27,6 +27,9 @@ HARMLESS = {"PodMonitorNotAvailable"}
 """Reasons of Degraded that keep nothing from becoming ready."""
 NAMED_PODS = 3
 """So many pods are named in a message, the others counted."""
+NAMED_TROUBLES = 4
+"""So many troubles are told at once; the first is the reason."""
+LONGEST_MESSAGE = 8192
 IMAGE_TROUBLES = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName"}
 
 
@@ -191,8 +194,10 @@ def _few(names: list[str]) -> str:
 
 
 def _degraded(situation: Situation, decision: Decision) -> Verdict:
-    for trouble in (*decision.troubles, *_trouble(situation)):
-        return ("Degraded", True, trouble.reason, trouble.message)
+    found = tuple(dict.fromkeys((*decision.troubles, *_trouble(situation))))
+    if found:
+        others = [f"{trouble.reason}: {trouble.message}" for trouble in found[1:NAMED_TROUBLES]]
+        return ("Degraded", True, found[0].reason, "; ".join([found[0].message, *others])[:LONGEST_MESSAGE])
     if is_stalled(situation, decision):
         return ("Degraded", True, "ProgressDeadlineExceeded", _stall(situation, decision))
     return ("Degraded", False, AS_WANTED, "")

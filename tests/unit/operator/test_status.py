@@ -1,5 +1,6 @@
 """Conditions on a pretended cluster: what each says, and that an unchanged cluster has an unchanged status."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -106,6 +107,21 @@ def test_why_it_is_not_ready_is_told_in_the_pods_own_words() -> None:
     ready = next(entry for entry in told(cluster)["conditions"] if entry["type"] == "Ready")
     assert (ready["status"], ready["reason"]) == ("False", "ImageUnavailable")
     assert ready["message"] == "demo-decode-1: ErrImagePull: no such image example.invalid/w"
+
+
+def test_what_else_is_wrong_is_told_after_the_first_trouble() -> None:
+    cluster = pretend()
+    cluster.settle()
+    state = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    cluster.pods["demo-decode-1"]["status"] = {"podIP": "127.1.0.1", "containerStatuses": [state]}
+    refused = Trouble("QuotaExceeded", "Service demo-decode: exceeded quota")
+    decision = replace(cluster.turn(), troubles=(refused, refused))
+
+    status = status_of(cluster.situation(), decision, {})
+
+    degraded = next(entry for entry in status["conditions"] if entry["type"] == "Degraded")
+    assert degraded["reason"] == "QuotaExceeded"
+    assert degraded["message"] == f"{refused.message}; PodsCrashing: demo-decode-1: CrashLoopBackOff"
 
 
 def test_many_pods_with_one_trouble_are_counted() -> None:
