@@ -32,6 +32,7 @@ class OperatorProcess:
         }
         self._started = 0
         self.program = self._start()
+        self._wait_ready()
 
     @property
     def metrics_url(self) -> str:
@@ -40,6 +41,11 @@ class OperatorProcess:
     def restart(self, **environment: str) -> None:
         """Ends the one that runs, whatever it does, and starts a new one, with other settings if there are any."""
         self.program.close()
+        self.start_another(**environment)
+        self._wait_ready()
+
+    def start_another(self, **environment: str) -> None:
+        """In place of one that has ended; returns at once, while it starts."""
         self._environment |= environment
         self.program = self._start()
 
@@ -52,9 +58,10 @@ class OperatorProcess:
         command = [sys.executable, "-m", "pdcluster_operator"]
         identity = self._environment.get("PDC_IDENTITY", f"operator-{self._started}")
         environment = {**self._environment, "POD_NAME": identity}
-        program = Program(f"operator-{self._started}", command, self._folder, environment)
-        program.wait_ready(f"http://127.0.0.1:{self._reservation.port}/health")
-        return program
+        return Program(f"operator-{self._started}", command, self._folder, environment)
+
+    def _wait_ready(self) -> None:
+        self.program.wait_ready(f"http://127.0.0.1:{self._reservation.port}/health")
 
 
 @contextlib.contextmanager

@@ -79,7 +79,10 @@ class Hold:
 
 
 class Proxy:
-    """`calls` are the mutating calls so far, as `VERB kind name#occurrence`; `seen` counts all, watches as WATCH."""
+    """`calls` are the mutating calls so far, as `VERB kind name#occurrence`; `seen` counts all, watches as WATCH.
+
+    `made` counts the mutating calls that were granted, by their names without the occurrence.
+    """
 
     def __init__(self, upstream: str, session: aiohttp.ClientSession) -> None:
         self._upstream = upstream
@@ -87,11 +90,19 @@ class Proxy:
         self._occurrences: Counter[str] = Counter()
         self.calls: list[str] = []
         self.seen: Counter[str] = Counter()
+        self.made: Counter[str] = Counter()
         self.trap: Trap | None = None
         self.faults: list[Fault] = []
         self.hold: Hold | None = None
         self.is_mute = False
         """While set, watches that are open fall silent, for good, and stay open."""
+
+    def begin(self, trap: Trap | None) -> None:
+        """Calls are numbered from here on, and the trap, if any, is set."""
+        self._occurrences.clear()
+        self.calls.clear()
+        self.made.clear()
+        self.trap = trap
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         name = self._name(request)
@@ -119,6 +130,8 @@ class Proxy:
         ) as answer:
             if hold:
                 hold.answered.set_result(answer.status)
+            if "#" in name and answer.ok:
+                self.made[name.partition("#")[0]] += 1
             if trap:
                 await answer.read()
                 return self._spring(request, trap)
