@@ -12,7 +12,7 @@ from cluster_control_plane import ControlPlane
 from cluster_expect import CLUSTER, STATEFUL_SET, cluster, has_condition, replicas
 from cluster_identity import chart_identity
 from cluster_operator import OperatorProcess, operator_process
-from cluster_proxy import Fault, Hold, proxied
+from cluster_proxy import Fault, Hold, Spoiling, proxied
 
 pytestmark = pytest.mark.anyio
 
@@ -148,6 +148,30 @@ async def test_a_leader_cut_off_from_its_lease_ends(admin: Client, control_plane
             assert await holder(admin) == "first"
             proxy.faults.append(Fault("(GET|PUT) leases", 503, 100_000))
             assert await asyncio.to_thread(first.program.wait, 30) == 1
+        finally:
+            await asyncio.to_thread(first.close)
+            print(first.program.tail())
+
+
+async def test_the_lease_is_renewed_while_a_first_look_is_not_answered(
+    admin: Client, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    """Otherwise an operator would lose its lease again and again to an API server that is slow."""
+    async with proxied(control_plane, admin.namespace, tmp_path) as (proxy, kubeconfig):
+        proxy.faults.append(Fault("GET (certificates|podmonitors)", Spoiling.SILENCE, 100_000))
+        settings = {"PDC_LEASE_SECONDS": "2", "PDC_IDENTITY": "first"}
+        first = await asyncio.to_thread(OperatorProcess, tmp_path, kubeconfig, admin.namespace, settings)
+        renewals: set[str] = set()
+
+        def renewed(found: Manifest | None) -> bool:
+            """More often than one lease lasts."""
+            renewals.add((found or {}).get("spec", {}).get("renewTime", ""))
+            return len(renewals) > 10
+
+        try:
+            found = await admin.wait(LEASE, LEASE_NAME, renewed)
+            assert found is not None
+            assert (found["spec"]["holderIdentity"], found["spec"]["leaseTransitions"]) == ("first", 1)
         finally:
             await asyncio.to_thread(first.close)
             print(first.program.tail())

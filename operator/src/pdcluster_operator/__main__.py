@@ -81,17 +81,16 @@ async def _act(settings: Settings, kube: Kube, leadership: Leadership, metrics: 
         log.warning("turn_failed", cluster="/".join(key), reason=str(error), exc_info=None if known else error)
         return error.retry_after if isinstance(error, KubeError) else None
 
+    async def work() -> None:
+        # The lease is kept meanwhile: an API server that is slow to answer takes longer than that lasts.
+        await optional.begin()
+        watching = _watch(settings, handlers.registry(cache, queue.add, drainer.forget))
+        await _first_of(optional.run(), peers.run(), queue.run(settings.workers), watching)
+
     queue = KeyedQueue(turn, failed, debounce=settings.debounce_seconds)
     metrics.watch_queue(lambda: len(queue))
     try:
-        await optional.begin()
-        await _first_of(
-            leadership.keep(),
-            optional.run(),
-            peers.run(),
-            queue.run(settings.workers),
-            _watch(settings, handlers.registry(cache, queue.add, drainer.forget)),
-        )
+        await _first_of(leadership.keep(), work())
     finally:
         await drainer.close()
         await session.close()
