@@ -62,7 +62,7 @@ async def _act(settings: Settings, kube: Kube, leadership: Leadership, metrics: 
     cache = Cache()
     periods = Periods(settings.authority_seconds, settings.leaf_seconds, settings.kubelet_sync_seconds)
     certificates = CertificateStore(kube, periods)
-    drainer = Drainer(kube, certificates, lambda key: queue.add(key))
+    drainer = Drainer(kube, certificates, lambda key: queue.add(key), cache.refresh_pod)
     home = Home(Release(settings.worker_image), Origin(settings.namespace), resync_seconds=settings.resync_seconds)
     optional = OptionalKinds(kube, cache, lambda key: queue.add(key), settings.namespaces)
     metrics.registry.register(ExpiryCollector(cache, certificates.looked_at))

@@ -20,7 +20,7 @@ from pdcluster_operator.kube import Kube, KubeError
 from pdcluster_operator.observe import ClusterKey, Pod
 from pdcluster_operator.own_authority import CertificateError
 from pdcluster_operator.plan.site import GRPC_PORT
-from pdcluster_operator.resources import POD
+from pdcluster_operator.resources import POD, Manifest
 from pdcluster_operator.secrets_store import CertificateStore
 from pdcluster_proto.v1 import admin_pb2
 
@@ -31,12 +31,22 @@ RETRY_SECONDS = 2.0
 
 
 class Drainer:
-    """`changed` is called with a cluster's key when one of its pods turns out to be empty."""
+    """`changed` is called with a cluster's key when one of its pods turns out to be empty.
 
-    def __init__(self, kube: Kube, certificates: CertificateStore, changed: Callable[[ClusterKey], None]) -> None:
+    `marked` is told a pod as it is once it has its marks: a turn that came before the watch would mark it again.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        certificates: CertificateStore,
+        changed: Callable[[ClusterKey], None],
+        marked: Callable[[Manifest], None],
+    ) -> None:
         self._kube = kube
         self._certificates = certificates
         self._changed = changed
+        self._marked = marked
         self._calls: dict[str, asyncio.Task[None]] = {}
         self._drained: set[str] = set()
 
@@ -95,7 +105,7 @@ class Drainer:
         """Of that very pod; one that is gone needs no mark."""
         namespace = cluster.metadata.namespace
         try:
-            await self._kube.merge(POD, namespace, pod.name, {"metadata": {"uid": pod.uid, **metadata}})
+            self._marked(await self._kube.merge(POD, namespace, pod.name, {"metadata": {"uid": pod.uid, **metadata}}))
         except KubeError as error:
             if not (error.is_missing or error.is_conflict):
                 raise

@@ -130,6 +130,7 @@ class Pod:
     """How many restarts it had when that request was fulfilled; empty: it is not yet."""
     held: tuple[str, ...] = ()
     """Whose finalizers keep it from going when it is deleted, Kubernetes' own apart."""
+    version: int = 0
 
     @property
     def serves(self) -> bool:
@@ -178,13 +179,23 @@ class Cache:
             if not _is_older(manifest, view.manifest):
                 view.manifest = _without_noise(manifest)
         elif kind == "Pod":
-            view.pods[manifest["metadata"]["name"]] = pod_of(manifest)
+            pod = pod_of(manifest)
+            before = view.pods.get(pod.name)
+            if before is None or before.uid != pod.uid or before.version <= pod.version:
+                view.pods[pod.name] = pod
         else:
             child = child_of(kind, manifest)
             known = view.children.get(child.key)
             if known is None or known.uid != child.uid or int(known.version) <= int(child.version):
                 view.children[child.key] = child
         return key
+
+    def refresh_pod(self, manifest: Manifest) -> None:
+        """Takes the answer to a write, which overtakes the watch, unless the pod is gone or replaced by now."""
+        key, metadata = cluster_of("Pod", manifest), manifest["metadata"]
+        known = self.view(key).pods.get(metadata["name"]) if key else None
+        if known and known.uid == metadata["uid"]:
+            self.put("Pod", manifest)
 
     def remove(self, kind: str, manifest: Manifest) -> ClusterKey | None:
         """Forgets an object that is gone, unless a newer one of its name is known already."""
@@ -269,6 +280,7 @@ def pod_of(manifest: Manifest) -> Pod:
         is_held=notes.get(labels.DRAIN) == metadata["uid"],
         emptied=notes.get(labels.DRAINED, ""),
         held=blocking_finalizers(metadata),
+        version=int(metadata.get("resourceVersion", 0)),
     )
 
 
