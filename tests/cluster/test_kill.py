@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from cluster_client import Client
 from cluster_control_plane import ControlPlane
-from cluster_fixtures import gpu_node, namespace
+from cluster_fixtures import namespace
 from cluster_operator import OperatorProcess
 from cluster_proxy import Moment, Proxy, Trap, proxied
 from kill_calls import CALLS, differences, points
@@ -39,9 +39,9 @@ class Undisturbed:
     left: dict[str, str]
 
 
-def chosen() -> list[tuple[str, str, Moment]]:
+def chosen() -> list[tuple[str, str]]:
     wanted = os.environ.get("PDC_KILL", "")
-    every = [(scenario, name, moment) for scenario in CALLS for name in points(scenario) for moment in Moment]
+    every = [(scenario, name) for scenario in CALLS for name in points(scenario)]
     if wanted == "all":
         return every
     if wanted:
@@ -61,40 +61,48 @@ def undisturbed() -> dict[str, Undisturbed]:
 
 @pytest.mark.parametrize("scenario", CALLS)
 async def test_the_calls_are_those_that_the_operator_makes(
-    control_plane: ControlPlane, tmp_path: Path, undisturbed: dict[str, Undisturbed], scenario: str
+    node: str, control_plane: ControlPlane, tmp_path: Path, undisturbed: dict[str, Undisturbed], scenario: str
 ) -> None:
     found = await without_a_kill(control_plane, tmp_path, undisturbed, scenario)
     wrong = differences(scenario, found.made)
     assert not wrong, "kill_calls.py needs:\n" + "\n".join(wrong)
 
 
-@pytest.mark.parametrize(("scenario", "name", "moment"), chosen())
+@pytest.mark.parametrize(("scenario", "name"), chosen())
 async def test_a_killed_operator_leaves_nothing_half_done(
-    admin: Client,
     node: str,
     control_plane: ControlPlane,
     tmp_path: Path,
     undisturbed: dict[str, Undisturbed],
     scenario: str,
     name: str,
-    moment: Moment,
 ) -> None:
+    """In both ways at the same time, in a namespace each: most of a run is waiting."""
     expected = await without_a_kill(control_plane, tmp_path, undisturbed, scenario)
+    async with asyncio.TaskGroup() as both:
+        for moment in Moment:
+            (tmp_path / moment).mkdir()
+            both.create_task(killed(control_plane, tmp_path / moment, expected, scenario, name, moment))
+
+
+async def killed(
+    control_plane: ControlPlane, folder: Path, expected: Undisturbed, scenario: str, name: str, moment: Moment
+) -> None:
     # Before: its container starts again in its pod, and the lease is still its own. After: another pod waits for it.
     identity = {"PDC_IDENTITY": "operator"} if moment is Moment.BEFORE else {}
-    (tmp_path / "killed").mkdir()
-    async with watched_operator(admin, control_plane, tmp_path / "killed", identity) as (proxy, operator):
-        trap = Trap(name, moment, lambda: operator.program.send(signal.SIGKILL))
-        await run(admin, scenario, proxy, trap)
-    assert await footprint(admin) == expected.left
-    assert trap.sprung or not name.endswith("#1"), f"no kill: the scenario made no {name}"
+    async with namespace(control_plane) as admin:
+        async with watched_operator(admin, control_plane, folder, identity) as (proxy, operator):
+            trap = Trap(name, moment, lambda: operator.program.send(signal.SIGKILL))
+            await run(admin, scenario, proxy, trap)
+        assert await footprint(admin) == expected.left
+        assert trap.sprung or not name.endswith("#1"), f"no kill: the scenario made no {name}"
 
 
 async def without_a_kill(
     control_plane: ControlPlane, folder: Path, known: dict[str, Undisturbed], scenario: str
 ) -> Undisturbed:
     if scenario not in known:
-        async with namespace(control_plane) as admin, gpu_node(admin):
+        async with namespace(control_plane) as admin:
             async with watched_operator(admin, control_plane, folder, {}) as (proxy, _):
                 await run(admin, scenario, proxy, None)
                 made = Counter(proxy.made)
@@ -122,8 +130,7 @@ async def watched_operator(
         finally:
             kubelet.cancel()
             await asyncio.to_thread(operator.close)
-            print("\n".join(proxy.calls))
-            print(operator.program.tail(30))
+            print(f"{folder.name}:", *proxy.calls, operator.program.tail(30), sep="\n")
 
 
 async def keep_running(operator: OperatorProcess) -> None:
