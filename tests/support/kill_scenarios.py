@@ -95,7 +95,7 @@ async def busy_workers(admin: Client) -> AsyncIterator[Happening]:
     await admin.create(cluster(**SCALED, tls={"mode": "Disabled"}, drain={"timeoutSeconds": 600}))
     await ready(admin)
     await scale(admin, 3)
-    await admin.wait(SCALER, "demo-decode", lambda found: (found or {})["status"].get("readyReplicas") == 3, SECONDS)
+    await admin.wait(SCALER, "demo-decode", lambda found: _has_exactly(found, 3), SECONDS)
     async with contextlib.AsyncExitStack() as stack:
         workers: dict[int, FakeAdmin] = {}
         for ordinal in (1, 2):
