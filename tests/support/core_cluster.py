@@ -274,10 +274,17 @@ class Cluster:
         elif isinstance(note, effects.FinishedNote):
             assert note.output_tokens == len(client.tokens) == len(client.expected), "tokens are missing at the end"
             client.outcome = "finished"
+        elif note.code is FailureCode.NO_DECODE and (client.tokens or client.epoch > 1):
+            self.resubmit(client)
         elif note.code in FINAL and not (node.role is Role.DECODE and note.code is FailureCode.ABORTED):
             client.outcome = note.code.name.lower()
         elif node is client.prefill or client.prefill is None:
             self.resubmit(client)
+        elif note.code is FailureCode.PREEMPTED:
+            client.prefill.handle(events.Aborted(stream=STREAM, key=RequestKey(client.request.request_id, epoch)))
+            self.resubmit(client)
+        else:
+            client.decode = None
 
     def _attach_or_resubmit(self, client: Client, epoch: int, peer: PeerId) -> None:
         if self.nodes[peer].alive:

@@ -98,8 +98,13 @@ class Node:
     # --- executor -----------------------------------------------------------------------------------
 
     def run_plans(self) -> None:
+        """A plan begins: as in an executor, what its transfers say is computed is sent before the step computes."""
         if self.plans and not self.busy and self.alive:
             self.busy = True
+            for spec in self.plans[0].transfers:
+                if spec.transfer_id in self.transfers:
+                    self.transfers[spec.transfer_id].started = True
+                    self.post(self.transfers[spec.transfer_id], None)
             self.cluster.later(0.005, self.finish_plan)
 
     def finish_plan(self) -> None:
@@ -108,9 +113,6 @@ class Node:
         plan = self.plans.pop(0)
         done = self.executor.run(plan)
         self.busy = False
-        for spec in plan.transfers:
-            if spec.transfer_id in self.transfers:
-                self.transfers[spec.transfer_id].started = True
         for transfer in list(self.transfers.values()):
             self.post(transfer, plan)
         self.handle(done)

@@ -48,18 +48,24 @@ class PrefillWorker(LoneWorker):
         self.sequence += 1
         self.handle(events.CreditsChanged(peer=peer, sequence=self.sequence, blocks=blocks, requests=requests))
 
-    def grant(self, position: int = -1, matched: int = 0) -> LeaseId:
-        """Answer one of the reserves."""
+    def granted(self, position: int = -1, matched: int = 0) -> events.Granted:
+        """The answer to one of the reserves."""
         peer, reserve = self.reserves[position]
         self.next_lease += 1
-        lease = LeaseId(self.next_lease)
         count = -(-reserve.tokens // self.config.block_size)
-        self.handle(
-            events.Granted(
-                peer=peer, key=reserve.key, lease=lease, ttl=10.0, matched_blocks=matched, block_ids=tuple(range(count))
-            )
+        return events.Granted(
+            peer=peer,
+            key=reserve.key,
+            lease=LeaseId(self.next_lease),
+            ttl=10.0,
+            matched_blocks=matched,
+            block_ids=tuple(range(count)),
         )
-        return lease
+
+    def grant(self, position: int = -1, matched: int = 0) -> LeaseId:
+        event = self.granted(position, matched)
+        self.handle(event)
+        return event.lease
 
     def refuse(self, reason: RefuseReason, position: int = -1) -> None:
         peer, reserve = self.reserves[position]

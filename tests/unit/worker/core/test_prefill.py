@@ -61,6 +61,18 @@ def test_a_prefix_hit_skips_compute_but_not_transfer() -> None:
     worker.check_empty()
 
 
+def test_what_the_same_step_computes_for_another_request_is_not_sent_before_it() -> None:
+    worker = PrefillWorker(D1)
+    for number in (1, 2):
+        worker.submit(make_request(number, list(range(10))), number)
+    worker.handle(worker.granted(0), worker.granted(1))
+    worker.run()
+    assert len(worker.executor.batch_sizes) == 1
+    first, second = worker.transfers
+    assert first.local_blocks[:2] == second.local_blocks[:2], "the second request shares the first one's blocks"
+    assert (first.computed_tokens, second.computed_tokens) == (0, 0)
+
+
 def test_everything_matched_needs_no_transfer() -> None:
     worker = PrefillWorker(D1)
     worker.submit(make_request(1, 8), 1)

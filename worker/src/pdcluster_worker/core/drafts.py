@@ -1,5 +1,7 @@
 """A step while it is put together, and a step that is out."""
 
+from collections.abc import Sequence
+
 from pdcluster_worker.core.ids import PlanId
 from pdcluster_worker.core.job import Job
 from pdcluster_worker.core.plan import Admission, StepPlan, TransferSpec
@@ -33,6 +35,7 @@ class Draft:
         "budget",
         "counts",
         "decodes",
+        "indexed",
         "jobs",
         "plan_id",
         "prefill_tokens",
@@ -55,8 +58,14 @@ class Draft:
         self.admissions: list[Admission] = []
         self.appended: list[tuple[int, tuple[int, ...]]] = []
         self.transfers: list[TransferSpec] = []
+        self.indexed: set[int] = set()
+        """Blocks that this plan computes and that others may share from now on."""
         self.prefill_tokens = 0
         self.decodes = 0
+
+    def computed_before(self, blocks: Sequence[int]) -> int:
+        """How many of the first of these blocks hold their KV before this plan runs."""
+        return next((count for count, block in enumerate(blocks) if block in self.indexed), len(blocks))
 
     def plan(self, dropped: list[int]) -> StepPlan:
         return StepPlan(

@@ -107,6 +107,7 @@ class Job:
         "slot",
         "state",
         "stop_tokens",
+        "stored",
         "stream",
         "target",
         "times",
@@ -153,6 +154,8 @@ class Job:
         """Leading blocks that are in the prefix index or need not be."""
         self.computed = 0
         """Positions whose KV is computed or scheduled to be."""
+        self.stored = 0
+        """Those whose KV was in its blocks before the plan that admitted it: what others compute in it is not."""
         self.target = 0
         """Tokens known when it got its slot: up to there it prefills, in chunks."""
         self.final_position = 0

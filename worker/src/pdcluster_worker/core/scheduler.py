@@ -244,6 +244,7 @@ class Scheduler:
         complete = job.computed // self._config.block_size
         if complete > job.indexed:
             self._pool.index.add(job.blocks, job.hashes, job.indexed, complete)
+            draft.indexed.update(job.blocks[job.indexed : complete])
             job.indexed = complete
         samples = job.computed == job.target
         draft.samples.append(samples)
@@ -267,7 +268,7 @@ class Scheduler:
         for line in (self._waiting, self._ready):
             while line and draft.budget and self._free_slots and self._alone is None:
                 job = next(iter(line))
-                if not self._may_start(job, draft) or not self._take_blocks(job):
+                if not self._may_start(job, draft) or not self._take_blocks(job, draft):
                     break
                 del line[job]
                 self._start(draft, job, now)
@@ -280,7 +281,7 @@ class Scheduler:
             return False
         return not job.alone or not (self.outstanding or draft.jobs or self.running)
 
-    def _take_blocks(self, job: Job) -> bool:
+    def _take_blocks(self, job: Job, draft: Draft) -> bool:
         """All blocks of the tokens known, prefix hits included, or none. One per running request is left for growth."""
         if job.blocks:
             return True
@@ -296,6 +297,7 @@ class Scheduler:
         job.blocks = matched + blocks
         job.indexed = len(matched)
         job.computed = len(matched) * config.block_size
+        job.stored = draft.computed_before(matched) * config.block_size
         if not job.preemptions:
             job.cached_tokens = job.computed
         return True

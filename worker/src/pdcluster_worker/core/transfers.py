@@ -71,7 +71,7 @@ class Transfers:
             local_blocks=tuple(job.blocks[first:end]),
             remote_blocks=lease.block_ids[first:end],
             tokens=tokens,
-            computed_tokens=min(job.computed, tokens),
+            computed_tokens=tokens if job.kv_complete else min(job.stored, tokens),
             # The lease is renewed by heartbeats, and quarantine guards its blocks after that: so a transfer may
             # last as long as its request.
             lifetime=max(job.request.deadline - now, 0.0),
