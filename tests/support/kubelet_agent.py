@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import datetime
 import ipaddress
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from kubelet_pod import PodLife, base_environment
 
 Manifest = dict[str, Any]
 
-ADDRESSES = ipaddress.IPv4Network("127.1.128.0/17")
-"""The pods' own loopback addresses; KWOK hands out from the lower half of 127.1.0.0/16."""
+ADDRESSES = ipaddress.IPv4Network("127.1.128.0/17").hosts()
+"""The pods' own loopback addresses, none of them used twice; KWOK hands out from the lower half of 127.1.0.0/16."""
 
 HEARTBEAT_SECONDS = 10.0
 
@@ -30,7 +30,6 @@ class Agent:
         self._name = name
         self._folder = folder
         self._base = base_environment(server)
-        self._addresses: Iterator[ipaddress.IPv4Address] = iter(ADDRESSES.hosts())
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lives: dict[str, PodLife] = {}
         self._ending: dict[str, asyncio.Task[None]] = {}
@@ -76,7 +75,7 @@ class Agent:
     def _start(self, uid: str, pod: Manifest) -> None:
         folder = self._folder / uid
         folder.mkdir(parents=True)
-        life = PodLife(self._admin, pod, str(next(self._addresses)), folder, self._base)
+        life = PodLife(self._admin, pod, str(next(ADDRESSES)), folder, self._base)
         self._lives[uid] = life
         self.pods[pod["metadata"]["namespace"], pod["metadata"]["name"]] = life
         self._tasks[uid] = asyncio.create_task(life.run())

@@ -43,8 +43,13 @@ class Contained:
                 )
         finally:
             os.close(write)
-        with os.fdopen(read, "rb") as information:
-            told = await asyncio.to_thread(information.read)
+        try:
+            with os.fdopen(read, "rb") as information:
+                told = await asyncio.to_thread(information.read)
+        except asyncio.CancelledError:
+            outer.kill()  # and what is inside dies with it
+            await outer.wait()
+            raise
         if not told:
             raise OSError(f"bwrap ended with {await outer.wait()}: see {log}")
         return Contained(outer, json.loads(told)["child-pid"])
