@@ -33,8 +33,8 @@ REST_SECONDS = 20.0 if QUICK else 300.0
 PROBES = 20 if QUICK else 100
 MORE = 10 if QUICK else 200
 """PDClusters that make 50 or 1,000 pods: four workers and a router each."""
-KINDS = 15
-"""PDCluster, Pod, and thirteen kinds of children."""
+KINDS = 14
+"""PDCluster, Pod, and twelve kinds of children."""
 
 
 async def bare_seconds(folder: Path) -> tuple[float, int]:

@@ -65,6 +65,10 @@ class Record(msgspec.Struct, rename="camel"):
         return self.response_status.code == CREATED and not (self.object_ref.subresource or self.is_event)
 
     @property
+    def was_served(self) -> bool:
+        return self.response_status.code < REFUSED
+
+    @property
     def received(self) -> float:
         return self.request_received_timestamp.timestamp()
 

@@ -63,18 +63,19 @@ async def _create(client: BareClient, number: int) -> None:
 
 
 async def at_rest(scene: Scene, seconds: float) -> dict[str, Figure]:
-    """What the operator does while nothing happens; lists since it was started are counted, others only from now on."""
+    """What the operator does while nothing happens. Lists of watched kinds are counted since it was started."""
     cpu, since = scene.operator.cpu_seconds(), len(scene.log.records)
     say("calls so far: " + str(counts(iter(scene.log.records))))
     await asyncio.sleep(seconds)
     used = scene.operator.cpu_seconds() - cpu
     scene.log.read()
     resting = scene.log.records[since:]
-    lists = [record for record in scene.log.records if record.verb == "list" and record.response_status.code < 400]
-    gets = [record for record in resting if record.verb == "get"]
+    lists = [record for record in scene.log.records if record.verb == "list" and record.was_served]
+    watched = [record for record in lists if not record.is_event]
+    others = [record for record in resting if record.verb == "get" or (record.verb == "list" and record.is_event)]
     return {
         "writes_at_rest": sum(record.is_write for record in resting),
-        "reads_at_rest": len(lists) + len(gets),
+        "reads_at_rest": len(watched) + len(others),
         "cpu_at_rest": used / seconds,
     }
 

@@ -28,8 +28,8 @@ ROLE, BINDING = f"{GROUP}/v1/Role", f"{GROUP}/v1/RoleBinding"
 DEPLOYMENT, REVISION = "apps/v1/Deployment", "apps/v1/ControllerRevision"
 POLICY, BUDGET = "networking.k8s.io/v1/NetworkPolicy", "policy/v1/PodDisruptionBudget"
 AUTOSCALER = "autoscaling/v2/HorizontalPodAutoscaler"
-NOT_HERE = {"ConfigMap", "Certificate"}
-"""Kinds that no cluster of this file has: the operator makes no ConfigMap, and asks nobody for a Certificate."""
+NOT_HERE = {"Certificate"}
+"""Kinds that no cluster of this file has: nobody is asked for a Certificate."""
 
 EDITS: list[tuple[str, str, Manifest, list[str]]] = [
     (STATEFUL_SET, "demo-prefill", {"spec": {"replicas": 5}}, ["spec", "replicas"]),

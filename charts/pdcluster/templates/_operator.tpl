@@ -32,7 +32,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   resources: [pods]
   verbs: [get, list, watch, patch]
 - apiGroups: [""]
-  resources: [serviceaccounts, configmaps, services]
+  resources: [serviceaccounts, services]
   verbs: [get, list, watch, create, patch, delete]
 # get reads the Secrets that a spec names, and the operator's own ones when a certificate is issued.
 - apiGroups: [""]

@@ -1,7 +1,9 @@
 """Carries decisions out: one cluster's actions in order, and what the API server refuses as trouble in the status."""
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from http import HTTPStatus
+from itertools import groupby
 
 from pdcluster_operator.crd.cluster import PDCluster
 from pdcluster_operator.desired.kubernetes import owner_of
@@ -25,11 +27,13 @@ from pdcluster_operator.reconcile.situation import (
     TurnAuthority,
 )
 from pdcluster_operator.refusals import reason_of
-from pdcluster_operator.resources import BY_KIND, Manifest, key_of
+from pdcluster_operator.resources import BY_KIND, PREREQUISITES, Manifest, key_of
 from pdcluster_operator.secrets_store import CertificateStore
+from pdcluster_operator.together import together
 
 WORKLOADS = {"StatefulSet", "Deployment"}
-NEEDED_FIRST = {"ControllerRevision", "Secret", "ConfigMap", "ServiceAccount"}
+PREREQUISITE_KINDS = {resource.kind for resource in PREREQUISITES}
+NEEDED_FIRST = {"ControllerRevision", "Secret", "ServiceAccount"}
 """What later actions build on: without one of these, nothing after it is done."""
 
 
@@ -48,24 +52,26 @@ class Executor:
         A child that the API server fails to take, as behind a webhook that is away, keeps no other child waiting.
         """
         troubles: list[Trouble] = []
-        passing: KubeError | None = None
-        for action in actions:
-            try:
-                trouble = await self._do(situation, action)
-            except KubeError as error:
-                if error.is_permanent:
-                    trouble = trouble_of(action, error)
-                elif _stands_alone(action, error):
-                    passing, trouble = passing or _named(action, error), None
-                else:
-                    raise _named(action, error) from error
-            except CertificateError as error:
-                trouble = Trouble(error.condition, str(error))
-            if trouble:
-                troubles.append(trouble)
+        passing: list[KubeError] = []
+        for step in steps(actions):
+            outcomes = await together(*(self._outcome(situation, action) for action in step))
+            troubles += [outcome for outcome in outcomes if isinstance(outcome, Trouble)]
+            failures = [outcome for outcome in outcomes if isinstance(outcome, _Failure)]
+            for failure in failures:
+                if not _stands_alone(failure.action, failure.error):
+                    raise failure.named() from failure.error
+            passing += [failure.named() for failure in failures]
         if passing:
-            raise passing
+            raise passing[0]
         return troubles
+
+    async def _outcome(self, situation: Situation, action: Action) -> "Trouble | _Failure | None":
+        try:
+            return await self._do(situation, action)
+        except KubeError as error:
+            return trouble_of(action, error) if error.is_permanent else _Failure(action, error)
+        except CertificateError as error:
+            return Trouble(error.condition, str(error))
 
     async def _do(self, situation: Situation, action: Action) -> Trouble | None:
         cluster = situation.cluster
@@ -140,9 +146,32 @@ class Executor:
         return None
 
 
-def _named(action: Action, error: KubeError) -> KubeError:
-    """The same failure, with the name of the child that it is about."""
-    return KubeError(error.status, error.reason, f"{_what(action)}: {error.message}", error.retry_after)
+def steps(actions: tuple[Action, ...]) -> Iterator[list[Action]]:
+    """What is done at once: new children that do not need each other; everything else one by one, in order."""
+    for (at_once, _), group in groupby(actions, lambda action: (_is_new(action), _is_needed(action))):
+        found = list(group)
+        yield from [found] if at_once else ([action] for action in found)
+
+
+def _is_new(action: Action) -> bool:
+    return isinstance(action, Apply) and action.only_create
+
+
+def _is_needed(action: Action) -> bool:
+    return isinstance(action, Apply) and action.manifest["kind"] in PREREQUISITE_KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A call that may succeed another time."""
+
+    action: Action
+    error: KubeError
+
+    def named(self) -> KubeError:
+        """The same failure, with the name of the child that it is about."""
+        error = self.error
+        return KubeError(error.status, error.reason, f"{_what(self.action)}: {error.message}", error.retry_after)
 
 
 def _what(action: Action) -> str:

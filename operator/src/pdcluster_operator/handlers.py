@@ -14,7 +14,7 @@ import kopf
 
 from pdcluster_operator.desired.labels import CLUSTER
 from pdcluster_operator.errors import OperatorError
-from pdcluster_operator.observe import Cache, ClusterKey
+from pdcluster_operator.observe import Cache, ClusterKey, cluster_of
 from pdcluster_operator.resources import CHILDREN, PD_CLUSTER, POD, Resource
 
 REQUEST_SECONDS = 30.0
@@ -39,11 +39,25 @@ def settings() -> kopf.OperatorSettings:
     found.posting.enabled = False
     found.peering.standalone = True
     found.scanning.disabled = True
+    found.persistence.diffbase_storage = _NoDifferences()
     found.networking.request_timeout = REQUEST_SECONDS
     found.watching.server_timeout = WATCH_SECONDS
     for resource in (POD, *CHILDREN):
         found.watching.label_selectors[resource.group, resource.version, resource.plural] = CLUSTER
     return found
+
+
+class _NoDifferences:
+    """In place of a `kopf.DiffBaseStorage`, which copies every object of every event to compare it with the last."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Nothing is stored."""
 
 
 class _Failures(logging.Handler):
@@ -100,7 +114,8 @@ def _watch(
                 pod_gone(manifest["metadata"]["uid"])
             key = cache.remove(resource.kind, manifest)
         else:
-            key = cache.put(resource.kind, manifest)
+            # `remember` has been called for this very event before.
+            key = cluster_of(resource.kind, manifest)
         if key is not None:
             changed(key)
 

@@ -24,6 +24,7 @@ from pdcluster_operator.peers import PeerWatch
 from pdcluster_operator.reconcile.damage import deletion_blocked
 from pdcluster_operator.reconcile.decide import decide
 from pdcluster_operator.reconcile.situation import Decision, Situation, Trouble
+from pdcluster_operator.reconcile.telling import Unsaid, patience, patience_of_scaler
 from pdcluster_operator.resources import API_VERSION, Manifest
 from pdcluster_operator.secrets_store import CertificateStore
 from pdcluster_operator.shortages import Shortages
@@ -77,6 +78,7 @@ class Reconciler:
         self._peers = surroundings.peers
         self._shortages = surroundings.shortages
         self._failing: dict[ClusterKey, float] = {}
+        self._unsaid = Unsaid()
         self._executor = Executor(kube, cache, drainer, surroundings.certificates)
         self._home = home
         self._clock = clock
@@ -112,16 +114,18 @@ class Reconciler:
         decision = replace(decision, troubles=(*decision.troubles, *refused))
         if not refused:
             await self._note(manifest, [(note.reason, note.text) for note in decision.notes])
-        await self._tell_scalers(situation, decision)
-        await self._tell(manifest, status.status_of(situation, decision, _status(manifest)))
+        # What this turn has made is there.
+        situation = replace(situation, children=dict(self._cache.view(key).children))
+        unsaid = await self._tell_all(key, manifest, situation, decision)
         waits = [self._home.resync_seconds, decision.wake_after, TROUBLED_SECONDS if decision.troubles else None]
-        return min(seconds for seconds in (*waits, lack.wake_after) if seconds is not None)
+        return min(seconds for seconds in (*waits, lack.wake_after, unsaid) if seconds is not None)
 
     async def _leave(self, key: ClusterKey, manifest: Manifest | None) -> None:
         """A cluster that is gone is forgotten; one that is held is told by whom."""
         self._certificates.forget(key)
         self._shortages.forget(key)
         self._failing.pop(key, None)
+        self._unsaid.forget(key)
         trouble = deletion_blocked(manifest) if manifest else None
         if manifest is None or trouble is None:
             return
@@ -179,17 +183,45 @@ class Reconciler:
         except KubeError as error:
             log.warning("event_lost", reason=str(error), note=event["note"])
 
-    async def _tell_scalers(self, situation: Situation, decision: Decision) -> None:
-        for role, numbers in decision.roles.items():
-            name = group_name(situation.cluster.metadata.name, role)
-            found = situation.child("PDRoleScaler", name)
-            if found is None or not isinstance(found.facts, ScalerFacts):
-                continue
-            told = status.scaler_status(situation, role, numbers, found.facts.status)
-            if told != found.facts.status:
-                manifest = {"kind": "PDRoleScaler", "metadata": {"name": name, "namespace": found.key.namespace}}
-                written = await self._kube.apply(_only_status(manifest, told), subresource="status")
-                self._cache.put("PDRoleScaler", written)
+    async def _tell_all(
+        self, key: ClusterKey, manifest: Manifest, situation: Situation, decision: Decision
+    ) -> float | None:
+        """Writes every status that says anything new, scalers first; or returns for how long that may wait."""
+        before, told = _status(manifest), status.status_of(situation, decision, _status(manifest))
+        scalers = _scalers_told(situation, decision)
+        if told == before and not scalers:
+            self._unsaid.forget(key)
+            return None
+        waits = [patience_of_scaler(*entry) for entry in scalers.values()]
+        waits += [patience(before, told)] if told != before else []
+        left = min(self._unsaid.left(key, seconds, self._clock()) for seconds in waits)
+        if left > 0:
+            return left
+        for name, (_, news) in scalers.items():
+            scaler = {"kind": "PDRoleScaler", "metadata": {"name": name, "namespace": key[0]}}
+            written = await self._kube.apply(_only_status(scaler, news), subresource="status")
+            self._cache.put("PDRoleScaler", written)
+        await self._tell(manifest, told)
+        self._unsaid.forget(key)
+        return None
+
+
+def _scalers_told(situation: Situation, decision: Decision) -> dict[str, tuple[Manifest, Manifest]]:
+    """What is told of each scaler, and what is to be told, by its name, where that differs.
+
+    A scaler counts pods: there is nothing to count before the StatefulSet's controller has seen what it is to make.
+    """
+    found: dict[str, tuple[Manifest, Manifest]] = {}
+    for role, numbers in decision.roles.items():
+        name = group_name(situation.cluster.metadata.name, role)
+        scaler, workload = situation.child("PDRoleScaler", name), situation.workload("StatefulSet", name)
+        if scaler is None or not isinstance(scaler.facts, ScalerFacts):
+            continue
+        before = scaler.facts.status
+        told = status.scaler_status(situation, role, numbers, before)
+        if told != before and (before or (workload and workload.settled)):
+            found[name] = before, told
+    return found
 
 
 def wanted_kinds(cluster: PDCluster) -> frozenset[str]:

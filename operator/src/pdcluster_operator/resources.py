@@ -64,15 +64,12 @@ AUTOSCALER = Resource("autoscaling", "v2", "horizontalpodautoscalers", "Horizont
 CERTIFICATE = Resource("cert-manager.io", "v1", "certificates", "Certificate")
 POD_MONITOR = Resource("monitoring.coreos.com", "v1", "podmonitors", "PodMonitor")
 
+PREREQUISITES = (SERVICE_ACCOUNT, ROLE, SECRET, SERVICE, NETWORK_POLICY, CONTROLLER_REVISION)
+"""The kinds of children that others need, and that need none themselves."""
+
 CHILDREN = (
-    SERVICE_ACCOUNT,
-    ROLE,
+    *PREREQUISITES,
     ROLE_BINDING,
-    CONFIG_MAP,
-    SECRET,
-    SERVICE,
-    NETWORK_POLICY,
-    CONTROLLER_REVISION,
     STATEFUL_SET,
     DEPLOYMENT,
     POD_DISRUPTION_BUDGET,

@@ -14,6 +14,7 @@ from pdcluster_operator.observe import ClusterKey
 from pdcluster_operator.own_authority import CertificateError, ForeignSecretError
 from pdcluster_operator.reconcile.rotation import Periods, Turn
 from pdcluster_operator.resources import SECRET, Manifest, ObjectKey
+from pdcluster_operator.together import together
 
 OPERATOR_SECONDS = 3600.0
 
@@ -31,10 +32,8 @@ class CertificateStore:
         """New certificates for these roles; returns the Secrets as the API server has them."""
         made: list[Manifest] = []
         authority = await self._first_authority(cluster, made) if is_first else await self._authority(cluster)
-        for role in roles:
-            secret = own_authority.leaf(cluster, role, authority, self.periods, self._clock())
-            made.append(await self._put(cluster, secret))
-        return made
+        secrets = [own_authority.leaf(cluster, role, authority, self.periods, self._clock()) for role in roles]
+        return made + await together(*(self._put(cluster, secret) for secret in secrets))
 
     async def turn(self, cluster: PDCluster, turn: Turn, version: str) -> Manifest:
         """One step of the authority's rotation; a conflict when its Secret is not the one that was decided on."""

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from pdcluster_operator.apply import Executor
+from pdcluster_operator.apply import Executor, steps
 from pdcluster_operator.kube import Kube, KubeError
 from pdcluster_operator.observe import Cache
 from pdcluster_operator.reconcile.situation import Apply, Situation, Trouble
@@ -32,11 +32,13 @@ class FakeSituation:
 KINDS = ("ServiceAccount", "NetworkPolicy", "ControllerRevision", "StatefulSet", "PodDisruptionBudget")
 
 
-def carry_out(kube: FakeKube) -> list[Trouble]:
-    actions = tuple(
-        Apply({"kind": kind, "apiVersion": "v1", "metadata": {"name": "a", "namespace": "n", "uid": "u"}})
-        for kind in KINDS
-    )
+def applied(*, is_new: bool) -> tuple[Apply, ...]:
+    metadata = {"name": "a", "namespace": "n", "uid": "u"}
+    return tuple(Apply({"kind": kind, "apiVersion": "v1", "metadata": metadata}, only_create=is_new) for kind in KINDS)
+
+
+def carry_out(kube: FakeKube, *, is_new: bool = False) -> list[Trouble]:
+    actions = applied(is_new=is_new)
     executor = Executor(cast(Kube, kube), Cache(), cast(Any, None), cast(Any, None))
     return asyncio.run(executor.carry_out(cast(Situation, FakeSituation()), actions))
 
@@ -63,3 +65,22 @@ def test_a_refusal_for_good_is_trouble_and_nothing_more() -> None:
     (trouble,) = carry_out(kube)
     assert "webhook" in trouble.message
     assert kube.taken == [kind for kind in KINDS if kind != "StatefulSet"]
+
+
+def test_new_children_are_made_together_those_that_need_others_after_them() -> None:
+    made = [
+        [action.manifest["kind"] for action in step if isinstance(action, Apply)]
+        for step in steps(applied(is_new=True))
+    ]
+    assert made == [list(KINDS[:3]), list(KINDS[3:])]
+
+
+def test_changes_of_what_is_there_are_made_one_by_one() -> None:
+    assert [len(step) for step in steps(applied(is_new=False))] == [1] * len(KINDS)
+
+
+def test_of_what_is_made_together_a_failure_lets_the_others_end_and_what_needs_it_wait() -> None:
+    kube = FakeKube(ServiceAccount=503)
+    with pytest.raises(KubeError, match="ServiceAccount a"):
+        carry_out(kube, is_new=True)
+    assert kube.taken == ["NetworkPolicy", "ControllerRevision"]

@@ -197,10 +197,22 @@ def test_there_is_an_event_for_a_change_and_none_for_a_beginning() -> None:
     whole = {"apiVersion": "v", "kind": "PDCluster", "metadata": {"name": "demo", "namespace": "n", "uid": "u"}}
     assert transitions({**whole, "status": first}, [], 1.0) == []
     events = transitions({**whole, "status": told(cluster, first)}, first["conditions"], 1.0)
+    assert [(event["type"], event["note"]) for event in events] == [
+        ("Normal", "Ready is True: Available is True, Progressing is False")
+    ]
+
+
+def test_what_ends_has_an_event_for_each_condition() -> None:
+    cluster = pretend()
+    cluster.settle()
+    first = told(cluster)
+    cluster.edit(engine={"prepareThreads": 7})
+    whole = {"apiVersion": "v", "kind": "PDCluster", "metadata": {"name": "demo", "namespace": "n", "uid": "u"}}
+    events = transitions({**whole, "status": told(cluster, first)}, first["conditions"], 1.0)
     assert {(event["type"], event["note"].partition(":")[0]) for event in events} == {
-        ("Normal", "Ready is True"),
-        ("Normal", "Available is True"),
-        ("Normal", "Progressing is False"),
+        ("Warning", "Ready is False"),
+        ("Normal", "Progressing is True"),
+        ("Warning", "RevisionCoherent is False"),
     }
     assert len({event["metadata"]["name"] for event in events}) == len(events)
 
