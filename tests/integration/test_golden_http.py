@@ -70,3 +70,11 @@ def test_all_cases_at_once(cluster: Deployment, request: pytest.FixtureRequest) 
     cluster.check_nothing_held()
     preemptions = sum(worker.metric("pdc_preemptions_total") for worker in cluster.workers)
     assert (preemptions > 0) == ("preempting" in request.node.callspec.id)
+
+
+def test_one_prompt_many_times_at_once_with_a_cold_prefix_cache(cluster: Deployment) -> None:
+    """One step computes it for the first request, and others share the blocks in that step already."""
+    longest = max(CASES, key=lambda case: len(case["prompt"]))
+    for number in range(4):
+        answers = cluster.complete(bodies([longest] * 6, cache_salt=f"together {number}"))
+        assert [answer.tokens for answer in answers] == [longest["greedy"]] * 6

@@ -86,7 +86,8 @@ async def under_load(address: str, streams: int = 3, ask: Ask = stream) -> Async
             if stop.is_set():
                 return
             case = CASES[number % len(CASES)]
-            assert await ask(address, case) == case["greedy"]
+            tokens = await ask(address, case)
+            assert tokens == case["greedy"], f"case {number % len(CASES)}: {tokens}"
             right[0] += 1
 
     async with asyncio.TaskGroup() as group:
