@@ -14,7 +14,7 @@ from cluster_identity import chart_identity
 from cluster_operator import OperatorProcess, operator_process
 from cluster_proxy import Fault, Proxy, Spoiling, proxied
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(200), pytest.mark.xdist_group("bad input")]
 
 ALWAYS = 1_000_000
 

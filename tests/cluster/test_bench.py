@@ -1,5 +1,6 @@
 """The test bench itself: what the other tests of this folder take for granted."""
 
+import ipaddress
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from cluster_client import ApiError, Client, Manifest, connect
 from cluster_control_plane import ControlPlane
 from cluster_manifests import gpu_stateful_set
 from cluster_source import ForeignClusterError, named_for_tests
+from side_by_side import loopback
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +28,7 @@ async def test_pods_with_gpus_become_ready_on_a_fake_node(admin: Client, node: s
 
     pods = await admin.list("v1/Pod", "app=worker")
     assert {pod["spec"]["nodeName"] for pod in pods} == {node}
-    assert all(pod["status"]["podIP"].startswith("127.1.") for pod in pods)
+    assert all(ipaddress.ip_address(pod["status"]["podIP"]) in loopback() for pod in pods)
 
 
 async def test_pods_beyond_the_gpus_of_the_node_stay_pending(admin: Client, node: str) -> None:

@@ -16,7 +16,7 @@ from foreign_kinds import POD_MONITOR, POD_MONITORS
 from pdcluster_operator.certificate_facts import facts_of
 from pdcluster_operator.resources import BY_KIND, CHILDREN, OPTIONAL
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("drift")]
 
 MARK = {"metadata": {"labels": {"app.kubernetes.io/managed-by": "me"}}}
 UNMARKED = {"metadata": {"labels": {"pdcluster.dev/cluster": None}}}

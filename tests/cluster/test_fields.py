@@ -17,7 +17,7 @@ from cluster_operator import operator_process
 from field_rows import BASE, RDMA, STATEFUL_SET, Edit, Row, rows
 from foreign_kinds import CERTIFICATES, POD_MONITORS
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(200), pytest.mark.xdist_group("fields")]
 
 Bases = dict[tuple[str, str], str]
 """By kind and name: what a child says while the spec is the base's."""

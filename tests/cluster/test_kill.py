@@ -53,13 +53,18 @@ def chosen() -> list[tuple[str, str]]:
     return sorted({chance.choice(group) for group in groups}, key=every.index)
 
 
+def together(scenario: str) -> pytest.MarkDecorator:
+    """One test process has all of a scenario, so that it runs undisturbed only once."""
+    return pytest.mark.xdist_group(f"kill {scenario}")
+
+
 @pytest.fixture(scope="session")
 def undisturbed() -> dict[str, Undisturbed]:
     """By scenario; each is run once, by the first test that needs it."""
     return {}
 
 
-@pytest.mark.parametrize("scenario", CALLS)
+@pytest.mark.parametrize("scenario", [pytest.param(name, marks=together(name)) for name in CALLS])
 async def test_the_calls_are_those_that_the_operator_makes(
     node: str, control_plane: ControlPlane, tmp_path: Path, undisturbed: dict[str, Undisturbed], scenario: str
 ) -> None:
@@ -68,7 +73,7 @@ async def test_the_calls_are_those_that_the_operator_makes(
     assert not wrong, "kill_calls.py needs:\n" + "\n".join(wrong)
 
 
-@pytest.mark.parametrize(("scenario", "name"), chosen())
+@pytest.mark.parametrize(("scenario", "name"), [pytest.param(*point, marks=together(point[0])) for point in chosen()])
 async def test_a_killed_operator_leaves_nothing_half_done(
     node: str,
     control_plane: ControlPlane,

@@ -13,7 +13,7 @@ __all__ = ["admin", "anyio_backend"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    mark(items, Path(__file__).parent)
+    mark(items, Path(__file__).parent, "pods of this host")  # each takes what processor there is
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pathlib import Path
 import cluster_binaries
 from cluster_certificates import Authority, Pair, signing_pair
 from cluster_process import Program, Reservation
+from side_by_side import loopback
 
 HOST = "127.0.0.1"
 CONTEXT = "pdcluster-test"
@@ -139,7 +140,7 @@ def start_kwok(folder: Path, config: Path, stack: contextlib.ExitStack) -> tuple
         f"--kubeconfig={config}",
         "--manage-all-nodes=false",
         f"--manage-nodes-with-annotation-selector={FAKE_NODE}",
-        "--cidr=127.1.0.0/16",
+        f"--cidr={loopback()}",
         f"--node-ip={HOST}",
         f"--server-address={HOST}:{port}",
         "--node-lease-duration-seconds=40",

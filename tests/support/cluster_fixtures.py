@@ -76,8 +76,10 @@ def operator(admin: Client, control_plane: ControlPlane, tmp_path: Path) -> Iter
         yield process
 
 
-def mark(items: list[pytest.Item], folder: Path) -> None:
-    """Marks the tests below `folder` as tests that need a cluster."""
+def mark(items: list[pytest.Item], folder: Path, group: str = "") -> None:
+    """Marks the tests below `folder` as tests that need a cluster; those of a group never run side by side."""
     for item in items:
         if item.path.is_relative_to(folder):
             item.add_marker(pytest.mark.cluster)
+            if group:
+                item.add_marker(pytest.mark.xdist_group(group))

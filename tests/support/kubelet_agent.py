@@ -6,18 +6,18 @@ One task follows the pods that the scheduler gives to the node; each pod is a ta
 import asyncio
 import contextlib
 import datetime
-import ipaddress
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from cluster_client import ApiError, Client
 from kubelet_pod import PodLife, base_environment
+from side_by_side import agents
 
 Manifest = dict[str, Any]
 
-ADDRESSES = ipaddress.IPv4Network("127.1.128.0/17").hosts()
-"""The pods' own loopback addresses, none of them used twice; KWOK hands out from the lower half of 127.1.0.0/16."""
+ADDRESSES = agents().hosts()
+"""The pods' own loopback addresses, none of them used twice."""
 
 HEARTBEAT_SECONDS = 10.0
 
