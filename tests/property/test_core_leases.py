@@ -136,9 +136,9 @@ class LeaseMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.grants)
     def close_writes(self, data: st.DataObject, failed: bool) -> None:
         lease = data.draw(st.sampled_from(sorted(self.grants)))
-        if failed and lease not in self.committed:
+        if lease not in self.committed:
             self.ended.add(lease)
-        elif not failed:
+        if not failed:
             self.may_write.discard(lease)
         event = events.WritesClosed(peer=self.peer_of[lease], lease=lease, epoch=1, write_failed=failed)
         self.note_fence(lease, self.handle(event))

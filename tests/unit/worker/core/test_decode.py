@@ -125,6 +125,20 @@ def test_release(closed: bool) -> None:
     worker.check_empty()
 
 
+def test_a_sender_that_closed_its_writes_gets_another_lease_when_it_asks_again() -> None:
+    worker = DecodeWorker()
+    request = make_request(1, 10)
+    worker.reserve(request)
+    worker.handle(events.WritesClosed(peer=P1, lease=LeaseId(1), epoch=1))
+    assert worker.core.snapshot().leases == {"live": 0, "quarantined": 0, "held": 0}
+    worker.reserve(request)
+    assert [grant.lease for grant in worker.grants] == [1, 2]
+    worker.handle(events.PrefillDied(peer=P1))
+    assert worker.core.snapshot().blocks["quarantined"] == 4
+    worker.handle(events.FenceDrained(fence=1))
+    worker.check_empty()
+
+
 @pytest.mark.parametrize("released", [False, True])
 def test_a_failed_write_needs_a_fence_for_its_bytes_may_be_on_their_way(released: bool) -> None:
     worker = DecodeWorker()

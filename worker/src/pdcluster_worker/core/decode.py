@@ -124,8 +124,10 @@ class DecodeRole(WorkerRole):
             if lease.live:
                 self.end_lease(lease, "its writes failed")
             self._fence(lease)
-        else:
-            self.table.close_writes(lease)
+            return
+        self.table.close_writes(lease)
+        if lease.live:  # its Release was lost with a link; asked for again, the request gets blocks that count as open
+            self.end_lease(lease, "the prefill worker gave it up", tell=False)
 
     def _fence(self, lease: Lease) -> None:
         """Frees an ended lease once all that was on its way has landed. One fence serves all that this turn needs."""
