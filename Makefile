@@ -6,6 +6,10 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
 RUN := $(UV) run --locked --no-sync
 export PYTHONWARNINGS :=
 export PDC_CACHE ?= $(CURDIR)/.cache
+# Tests mostly wait, so several processes share two cores. For the cluster tests each has a control plane of its own; a
+# cluster that KUBECONFIG names for tests serves one process only.
+SIDE_BY_SIDE ?= -n 2
+CLUSTERS ?= $(if $(KUBECONFIG),-n 0,-n 3)
 
 .PHONY: help
 help: ## list the targets
@@ -73,8 +77,11 @@ demo: install model ## a router, two prefill and two decode workers here, and on
 	@$(RUN) python scripts/demo.py
 
 .PHONY: test
-test: install model ## the tests that need nothing but this machine
-	$(RUN) pytest
+test: test-local test-cluster ## all tests; the first time it builds a real control plane (about 15 minutes)
+
+.PHONY: test-local
+test-local: install model ## those that need no control plane
+	$(RUN) pytest $(SIDE_BY_SIDE) --dist loadscope
 
 .PHONY: sandbox
 sandbox:
@@ -88,7 +95,7 @@ cluster-tools: install sandbox ## the programs of a real control plane, found or
 
 .PHONY: test-cluster
 test-cluster: cluster-tools ## tests against a real API server, with pods that KWOK plays or that run as processes here
-	$(RUN) pytest -m cluster tests/cluster tests/e2e
+	$(RUN) pytest -m cluster $(CLUSTERS) --dist loadgroup --no-loadscope-reorder tests/e2e tests/cluster
 
 .PHONY: snapshot
 snapshot: cluster-tools ## of this release, for the tests of upgrades from it (once for each release)
@@ -99,8 +106,8 @@ test-storm: install ## 300 requests through a minute of deaths, pauses and broke
 	$(RUN) pytest -m storm tests/integration
 
 .PHONY: test-kill
-test-kill: cluster-tools ## the operator killed at every mutating call, before and after it (an hour)
-	PDC_KILL=all $(RUN) pytest -m cluster tests/cluster/test_kill.py
+test-kill: cluster-tools ## the operator killed at every mutating call, before and after it (half an hour)
+	PDC_KILL=all $(RUN) pytest -m cluster $(CLUSTERS) tests/cluster/test_kill.py
 
 .PHONY: bench-cpu
 bench-cpu: install ## CPU speed against the arithmetic bound of the same run
