@@ -10,3 +10,4 @@ __all__ = ["admin", "anyio_backend", "node", "operator"]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark(items, Path(__file__).parent)
+    items.sort(key=lambda item: item.get_closest_marker("early") is None)

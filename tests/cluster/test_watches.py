@@ -10,7 +10,7 @@ from cluster_expect import CLUSTER, cluster, has_condition
 from cluster_operator import OperatorProcess
 from cluster_proxy import Fault, Spoiling, proxied
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300), pytest.mark.early]
 
 BUDGET = "policy/v1/PodDisruptionBudget"
 

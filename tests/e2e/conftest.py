@@ -12,6 +12,7 @@ from kubelet_agent import Agent, node_agent
 __all__ = ["admin", "anyio_backend"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark(items, Path(__file__).parent, "pods of this host")  # each takes what processor there is
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pdcluster_operator.desired.kubernetes_network import API_SERVER_PORTS
 from pdcluster_operator.errors import OperatorError
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -32,6 +33,7 @@ class Settings:
     kubelet_sync_seconds: float = 60.0
     peers_seconds: float = 300.0
     shortage_seconds: float = 5.0
+    api_server_ports: tuple[int, ...] = API_SERVER_PORTS
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -40,12 +42,11 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     if not image:
         raise OperatorError("PDC_WORKER_IMAGE is not set: the image of workers whose PDCluster names none")
     own = environment.get("POD_NAMESPACE") or _mounted_namespace()
-    watched = tuple(part.strip() for part in environment.get("PDC_NAMESPACES", "").split(",") if part.strip())
     return Settings(
         namespace=own,
         worker_image=image,
         identity=environment.get("POD_NAME") or socket.gethostname(),
-        namespaces=watched,
+        namespaces=_list(environment, "PDC_NAMESPACES"),
         kubeconfig=environment.get("KUBECONFIG", ""),
         metrics_port=int(_number(environment, "PDC_METRICS_PORT", 8000)),
         host=environment.get("PDC_HOST", "0.0.0.0"),
@@ -56,7 +57,20 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         peers_seconds=_number(environment, "PDC_PEERS_SECONDS", 300.0),
         shortage_seconds=_number(environment, "PDC_SHORTAGE_SECONDS", 5.0),
         kubelet_sync_seconds=_number(environment, "PDC_KUBELET_SYNC_SECONDS", 60.0),
+        api_server_ports=_ports(environment, "PDC_API_SERVER_PORTS") or API_SERVER_PORTS,
     )
+
+
+def _list(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in environment.get(name, "").split(",") if part.strip())
+
+
+def _ports(environment: Mapping[str, str], name: str) -> tuple[int, ...]:
+    """Raises OperatorError for what is no port."""
+    ports = _list(environment, name)
+    if any(not port.isdecimal() or not 0 < int(port) < 65536 for port in ports):
+        raise OperatorError(f"{name}={environment[name]!r} is no list of ports, such as 443,6443")
+    return tuple(int(port) for port in ports)
 
 
 def _number(environment: Mapping[str, str], name: str, default: float) -> float:

@@ -15,8 +15,8 @@ Manifest = dict[str, Any]
 KV_PORTS = (20000, 20255)
 """For KV blocks over TCP: fixed by `UCX_TCP_PORT_RANGE`, so that a policy can name them."""
 DNS = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
-API_SERVER = [{"protocol": "TCP", "port": 443}, {"protocol": "TCP", "port": 6443}]
-"""The API server is no pod: only its usual ports can be named."""
+API_SERVER_PORTS = (443, 6443)
+"""The API server is no pod: only its ports can be named. These are the usual ones."""
 HTTPS_PORT = 443
 HUB_VARIABLES = {"HF_ENDPOINT", "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"}
 COLLECTOR_PORT = 4317
@@ -24,15 +24,19 @@ COLLECTOR_PORT = 4317
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the operator itself runs, so that its pods, and no others, are let in to administer workers."""
+    """Where the operator itself runs, so that its pods, and no others, are let in to administer workers.
+
+    And where the API server listens that it, and so each router, asks.
+    """
 
     namespace: str
     labels: tuple[tuple[str, str], ...] = (("app.kubernetes.io/name", "pdcluster-operator"),)
+    api_server_ports: tuple[int, ...] = API_SERVER_PORTS
 
 
 def network_policies(cluster: PDCluster, origin: Origin) -> list[Manifest]:
     """One for the workers and one for the router."""
-    return [_workers(cluster, origin), _router(cluster)]
+    return [_workers(cluster, origin), _router(cluster, origin)]
 
 
 def _workers(cluster: PDCluster, origin: Origin) -> Manifest:
@@ -59,7 +63,7 @@ def _workers(cluster: PDCluster, origin: Origin) -> Manifest:
     return _policy(f"{cluster.metadata.name}-workers", spec)
 
 
-def _router(cluster: PDCluster) -> Manifest:
+def _router(cluster: PDCluster, origin: Origin) -> Manifest:
     callers = [_caller(caller) for caller in cluster.spec.security.allow_from]
     spec = {
         "podSelector": {"matchLabels": labels.selector(cluster.metadata.name, ROUTER)},
@@ -70,7 +74,7 @@ def _router(cluster: PDCluster) -> Manifest:
         ],
         "egress": [
             {"ports": DNS},
-            {"ports": API_SERVER},
+            {"ports": [_tcp(port) for port in origin.api_server_ports]},
             {"to": [{"podSelector": _workers_of(cluster)}], "ports": [_tcp(GRPC_PORT)]},
             *_outside(cluster.spec),
         ],

@@ -12,6 +12,7 @@ from pdcluster_operator.desired.kubernetes_network import KV_PORTS, Origin, netw
 from pdcluster_operator.plan.site import GRPC_PORT, HTTP_PORT, METRICS_PORT
 
 HOME = "team"
+HERE = Origin("system")
 
 
 def own(role: str, namespace: str = HOME, cluster: str = "demo") -> End:
@@ -31,10 +32,10 @@ OTHER_CLUSTER = own("decode", cluster="other")
 SAME_NAME_ELSEWHERE = own("decode", namespace="elsewhere")
 
 
-def policies(changes: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def policies(changes: dict[str, Any] | None = None, origin: Origin = HERE) -> list[dict[str, Any]]:
     manifest = edited(changes)
     cluster = parse({**manifest, "metadata": {"name": "demo", "namespace": HOME, "uid": "u", "generation": 1}})
-    found = network_policies(cluster, Origin("system"))
+    found = network_policies(cluster, origin)
     return [{**entry, "metadata": {**entry["metadata"], "namespace": HOME}} for entry in found]
 
 
@@ -109,3 +110,9 @@ def test_traces_reach_their_collector_and_nothing_more() -> None:
     traced = policies({"spec.observability": {"tracing": {"endpoint": "http://collector.monitoring:4317"}}})
     assert may_reach(traced, PREFILL, OUTSIDE, 4317)
     assert not may_reach(traced, PREFILL, OUTSIDE, 4318)
+
+
+def test_the_api_server_is_reached_where_it_listens() -> None:
+    found = policies(origin=Origin("system", api_server_ports=(16443,)))
+    assert may_reach(found, ROUTER, OUTSIDE, 16443)
+    assert not may_reach(found, ROUTER, OUTSIDE, 6443)

@@ -25,7 +25,7 @@ TILE_ROWS = 512
 CHUNK_QUERIES = 512
 """Queries of one task: what is left to share among threads when a step is one long prompt."""
 SCORE_ELEMENTS = 1 << 18
-GROUP_ELEMENTS = 1 << 20
+GROUP_ELEMENTS = 1 << 18
 """Of K, over the entries of one group of decodes: larger ones leave the cache before they are used."""
 
 

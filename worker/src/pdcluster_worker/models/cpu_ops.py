@@ -18,9 +18,6 @@ from pdcluster_worker.models.weights import Linear, ModelWeights
 
 FloatArray = npt.NDArray[np.float32]
 
-MEASURED_ROWS = 4096
-"""Of the weight that the choice of a library is measured on, so that it takes a moment for large models too."""
-
 
 class CpuOps:
     """Implements `Ops[FloatArray]`."""
@@ -40,9 +37,8 @@ class CpuOps:
         return array
 
     def tune(self, weights: ModelWeights[FloatArray]) -> None:
-        layer = weights.layers[0]
-        sample = max((layer.qkv, layer.output, layer.down), key=lambda linear: linear.weight.size).weight
-        self._multiply = measure(sample[:MEASURED_ROWS])
+        linears = [way for layer in weights.layers for way in (layer.qkv, layer.output, layer.gate_up, layer.down)]
+        self._multiply = measure([*(linear.weight for linear in linears), weights.head])
 
     def free_bytes(self) -> int | None:
         return None
