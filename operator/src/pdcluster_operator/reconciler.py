@@ -35,6 +35,8 @@ LOOK_SECONDS = 5.0
 """How often a Secret that is not watched is read at most; at rest, a turn is."""
 TROUBLED_SECONDS = 30.0
 """A turn that was refused something is repeated: what stood in the way may be gone without an event."""
+CLUSTER = ""
+"""Whose status it is, where those of its scalers go by their names."""
 FAILING_SECONDS = 10.0
 """Turns that end in a failed call for so long make a cluster Degraded."""
 
@@ -186,24 +188,32 @@ class Reconciler:
     async def _tell_all(
         self, key: ClusterKey, manifest: Manifest, situation: Situation, decision: Decision
     ) -> float | None:
-        """Writes every status that says anything new, scalers first; or returns for how long that may wait."""
+        """Writes what says anything new and may wait no longer; returns for how long the rest may.
+
+        A scaler that somebody waits for is written by itself; with the cluster's status all others are, and first.
+        """
         before, told = _status(manifest), status.status_of(situation, decision, _status(manifest))
-        scalers = _scalers_told(situation, decision)
-        if told == before and not scalers:
+        scalers, now = _scalers_told(situation, decision), self._clock()
+        waits = {name: self._unsaid.left(key, name, patience_of_scaler(*entry), now) for name, entry in scalers.items()}
+        if told == before:
+            self._unsaid.told(key, CLUSTER)
+        else:
+            waits[CLUSTER] = self._unsaid.left(key, CLUSTER, patience(before, told), now)
+        everything = waits.get(CLUSTER, 1.0) <= 0
+        for name, (_, news) in scalers.items():
+            if everything or waits[name] <= 0:
+                await self._tell_scaler(key, name, news)
+                del waits[name]
+        if everything or not waits:
+            await self._tell(manifest, told)
             self._unsaid.forget(key)
             return None
-        waits = [patience_of_scaler(*entry) for entry in scalers.values()]
-        waits += [patience(before, told)] if told != before else []
-        left = min(self._unsaid.left(key, seconds, self._clock()) for seconds in waits)
-        if left > 0:
-            return left
-        for name, (_, news) in scalers.items():
-            scaler = {"kind": "PDRoleScaler", "metadata": {"name": name, "namespace": key[0]}}
-            written = await self._kube.apply(_only_status(scaler, news), subresource="status")
-            self._cache.put("PDRoleScaler", written)
-        await self._tell(manifest, told)
-        self._unsaid.forget(key)
-        return None
+        return min(waits.values())
+
+    async def _tell_scaler(self, key: ClusterKey, name: str, news: Manifest) -> None:
+        scaler = {"kind": "PDRoleScaler", "metadata": {"name": name, "namespace": key[0]}}
+        self._cache.put("PDRoleScaler", await self._kube.apply(_only_status(scaler, news), subresource="status"))
+        self._unsaid.told(key, name)
 
 
 def _scalers_told(situation: Situation, decision: Decision) -> dict[str, tuple[Manifest, Manifest]]:

@@ -103,9 +103,18 @@ def test_of_a_scaler_its_limit_is_told_at_once(edit: dict[str, object], seconds:
 
 def test_news_waits_from_the_first_of_its_kind_on() -> None:
     unsaid = Unsaid()
-    assert unsaid.left(KEY, 30.0, 10.0) == 30
-    assert unsaid.left(KEY, 30.0, 12.0) == 28
-    assert unsaid.left(KEY, 5.0, 20.0) == 5
-    assert unsaid.left(("default", "other"), 30.0, 12.0) == 30
+    assert unsaid.left(KEY, "", 30.0, 10.0) == 30
+    assert unsaid.left(KEY, "", 30.0, 12.0) == 28
+    assert unsaid.left(KEY, "", 5.0, 20.0) == 5
+    assert unsaid.left(("default", "other"), "", 30.0, 12.0) == 30
     unsaid.forget(KEY)
-    assert unsaid.left(KEY, 30.0, 13.0) == 30
+    assert unsaid.left(KEY, "", 30.0, 13.0) == 30
+
+
+def test_each_status_has_news_of_its_own() -> None:
+    unsaid = Unsaid()
+    assert unsaid.left(KEY, "", 5.0, 10.0) == 5
+    assert unsaid.left(KEY, "demo-decode", 5.0, 12.0) == 5
+    unsaid.told(KEY, "demo-decode")
+    assert unsaid.left(KEY, "demo-decode", 5.0, 14.0) == 5
+    assert unsaid.left(KEY, "", 5.0, 14.0) == 1

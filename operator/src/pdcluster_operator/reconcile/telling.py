@@ -60,14 +60,20 @@ def _verdicts(status: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 class Unsaid:
-    """Since when each cluster has news that may wait, by how long such news may."""
+    """Since when each cluster has news that may wait, by whose status it is for and by how long such news may."""
 
     def __init__(self) -> None:
-        self._since: dict[ClusterKey, dict[float, float]] = {}
+        self._since: dict[ClusterKey, dict[tuple[str, float], float]] = {}
 
-    def left(self, key: ClusterKey, seconds: float, now: float) -> float:
+    def left(self, key: ClusterKey, whose: str, seconds: float, now: float) -> float:
         """For how long news that may wait so many seconds still waits; not above 0: it is to be told now."""
-        return self._since.setdefault(key, {}).setdefault(seconds, now) + seconds - now
+        return self._since.setdefault(key, {}).setdefault((whose, seconds), now) + seconds - now
+
+    def told(self, key: ClusterKey, whose: str) -> None:
+        """This status says all that there is to say."""
+        since = self._since.get(key, {})
+        for entry in [entry for entry in since if entry[0] == whose]:
+            del since[entry]
 
     def forget(self, key: ClusterKey) -> None:
         """All is told, or nobody is left to tell it of."""
