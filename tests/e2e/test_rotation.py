@@ -91,7 +91,9 @@ async def test_a_users_certificate_lets_pods_meet_only_when_it_is_there_right_an
     ):
         await admin.create(manifest(tls={"secretName": "certs"}))
         await degraded(admin, "CertificateInvalid")
-        await admin.wait("v1/Pod", "demo-decode-0", lambda found: found is not None)
+        await admin.wait(
+            "v1/Pod", "demo-decode-0", lambda found: "containerStatuses" in (found or {}).get("status", {})
+        )
         assert agent.pods[admin.namespace, "demo-decode-0"].process_id("main") is None, "it waits for what it mounts"
 
         await admin.create(pair_secret("certs", signer, strange))
