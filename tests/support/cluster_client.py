@@ -97,7 +97,7 @@ class Client:
         await self.call("DELETE", self.path(kind, name), {}, body)
 
     async def wait(
-        self, kind: str, name: str, holds: Callable[[Manifest | None], bool], seconds: float = 30.0
+        self, kind: str, name: str, holds: Callable[[Manifest | None], bool], seconds: float = 60.0
     ) -> Manifest | None:
         """The first state of the object for which `holds` is true; None stands for an object that is not there.
 

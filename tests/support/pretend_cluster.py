@@ -14,6 +14,7 @@ from cel_table import edited
 from pretend_workloads import Workloads, is_leaving, is_ready
 
 from pdcluster_operator import own_authority
+from pdcluster_operator.cache import Cache
 from pdcluster_operator.certificate_facts import CertificateFacts
 from pdcluster_operator.crd.cluster import PDCluster
 from pdcluster_operator.crd.parse import parse
@@ -22,7 +23,7 @@ from pdcluster_operator.desired.kubernetes import owner_of
 from pdcluster_operator.desired.kubernetes_network import Origin
 from pdcluster_operator.desired.kubernetes_pod import Release
 from pdcluster_operator.kube import FIELD_MANAGER
-from pdcluster_operator.observe import Cache, Pod
+from pdcluster_operator.observe import Pod
 from pdcluster_operator.reconcile.decide import decide
 from pdcluster_operator.reconcile.rotation import DEFAULT_PERIODS, Periods
 from pdcluster_operator.reconcile.situation import (

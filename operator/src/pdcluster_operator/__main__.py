@@ -11,6 +11,7 @@ import structlog
 from aiohttp import ClientSession
 
 from pdcluster_operator import handlers
+from pdcluster_operator.cache import Cache
 from pdcluster_operator.desired.kubernetes_network import Origin
 from pdcluster_operator.desired.kubernetes_pod import Release
 from pdcluster_operator.drainer import Drainer
@@ -20,7 +21,7 @@ from pdcluster_operator.keyed_queue import KeyedQueue
 from pdcluster_operator.kube import Kube, KubeError, connection
 from pdcluster_operator.lease import Leadership
 from pdcluster_operator.metrics import Metrics
-from pdcluster_operator.observe import Cache, ClusterKey
+from pdcluster_operator.observe import ClusterKey
 from pdcluster_operator.optional import OptionalKinds
 from pdcluster_operator.peers import PeerWatch, read_peers
 from pdcluster_operator.process import listening, log_to_stderr, reasons, until_told_to_stop

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from itertools import groupby
 
+from pdcluster_operator.cache import Cache
 from pdcluster_operator.crd.cluster import PDCluster
 from pdcluster_operator.desired.kubernetes import owner_of
 from pdcluster_operator.desired.labels import ADOPT
 from pdcluster_operator.drainer import Drainer
 from pdcluster_operator.kube import FIELD_MANAGER, Kube, KubeError
-from pdcluster_operator.observe import Cache, child_of, cluster_of
+from pdcluster_operator.observe import child_of, cluster_of
 from pdcluster_operator.own_authority import CertificateError
 from pdcluster_operator.reconcile.situation import (
     Action,

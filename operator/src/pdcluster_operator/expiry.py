@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from pdcluster_operator.cache import Cache
 from pdcluster_operator.certificate_facts import CertificateFacts
-from pdcluster_operator.observe import Cache, ClusterKey
+from pdcluster_operator.observe import ClusterKey
 
 AUTHORITY = "ca"
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import kopf
 
+from pdcluster_operator import kopf_start
+from pdcluster_operator.cache import Cache
 from pdcluster_operator.desired.labels import CLUSTER
 from pdcluster_operator.errors import OperatorError
-from pdcluster_operator.observe import Cache, ClusterKey, cluster_of
+from pdcluster_operator.observe import ClusterKey, cluster_of
 from pdcluster_operator.resources import CHILDREN, PD_CLUSTER, POD, Resource
 
 REQUEST_SECONDS = 30.0
@@ -35,6 +37,7 @@ def registry(
 
 def settings() -> kopf.OperatorSettings:
     """kopf as a watcher and nothing else: no events, no peering, no scanning for kinds, only labelled children."""
+    kopf_start.quicken()
     found = kopf.OperatorSettings()
     found.posting.enabled = False
     found.peering.standalone = True
@@ -103,19 +106,23 @@ def _watch(
     pod_gone: Callable[[str], None],
 ) -> None:
     names = {"group": resource.group, "version": resource.version, "plural": resource.plural}
+    news: set[str] = set()
 
     async def remember(body: kopf.Body, **_: Any) -> None:
-        cache.put(resource.kind, dict(body))
+        if cache.put(resource.kind, dict(body)):
+            news.add(body["metadata"]["uid"])
 
     async def notice(event: kopf.RawEvent, **_: Any) -> None:
         manifest = dict(event["object"])
+        uid, key = manifest["metadata"]["uid"], None
         if event["type"] == "DELETED":
             if resource is POD:
-                pod_gone(manifest["metadata"]["uid"])
+                pod_gone(uid)
             key = cache.remove(resource.kind, manifest)
-        else:
+        elif uid in news:
             # `remember` has been called for this very event before.
             key = cluster_of(resource.kind, manifest)
+        news.discard(uid)
         if key is not None:
             changed(key)
 

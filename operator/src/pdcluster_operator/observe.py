@@ -1,14 +1,10 @@
-"""What exists, in the operator's memory: the few facts of each child and pod that decisions are made from.
-
-The watches are the only writers, on the event loop; a reconciliation reads one cluster's part and never asks the API
-server. A thousand clusters fit because an object is forgotten as soon as its facts are taken.
-"""
+"""The few facts of each child and pod that decisions are made from, out of what the API server tells of it. Pure."""
 
 import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -136,90 +132,6 @@ class Pod:
     def serves(self) -> bool:
         """It is ready, and nobody has asked it out of service."""
         return self.ready and not self.is_held
-
-
-@dataclass
-class ClusterView:
-    """All that is known of one PDCluster; `manifest` is None when there is none any more."""
-
-    manifest: Manifest | None = None
-    children: dict[ObjectKey, Child] = field(default_factory=dict)
-    pods: dict[str, Pod] = field(default_factory=dict)
-
-    @property
-    def is_empty(self) -> bool:
-        return self.manifest is None and not self.children and not self.pods
-
-
-class Cache:
-    """Facts by cluster. `put` and `remove` answer with the key of the cluster that the object belongs to."""
-
-    def __init__(self) -> None:
-        self._clusters: dict[ClusterKey, ClusterView] = {}
-
-    def view(self, key: ClusterKey) -> ClusterView:
-        """Empty when nothing is known. The caller must not keep it over an await."""
-        return self._clusters.get(key) or ClusterView()
-
-    def views(self) -> list[tuple[ClusterKey, ClusterView]]:
-        """All that is known, for those who count."""
-        return list(self._clusters.items())
-
-    def keys(self) -> list[ClusterKey]:
-        """All clusters of which anything is known."""
-        return list(self._clusters)
-
-    def put(self, kind: str, manifest: Manifest) -> ClusterKey | None:
-        """Takes an object's facts; None for one that carries no cluster's label."""
-        key = cluster_of(kind, manifest)
-        if key is None:
-            return None
-        view = self._clusters.setdefault(key, ClusterView())
-        if kind == "PDCluster":
-            if not _is_older(manifest, view.manifest):
-                view.manifest = _without_noise(manifest)
-        elif kind == "Pod":
-            pod = pod_of(manifest)
-            before = view.pods.get(pod.name)
-            if before is None or before.uid != pod.uid or before.version <= pod.version:
-                view.pods[pod.name] = pod
-        else:
-            child = child_of(kind, manifest)
-            known = view.children.get(child.key)
-            if known is None or known.uid != child.uid or int(known.version) <= int(child.version):
-                view.children[child.key] = child
-        return key
-
-    def refresh_pod(self, manifest: Manifest) -> None:
-        """Takes the answer to a write, which overtakes the watch, unless the pod is gone or replaced by now."""
-        key, metadata = cluster_of("Pod", manifest), manifest["metadata"]
-        known = self.view(key).pods.get(metadata["name"]) if key else None
-        if known and known.uid == metadata["uid"]:
-            self.put("Pod", manifest)
-
-    def remove(self, kind: str, manifest: Manifest) -> ClusterKey | None:
-        """Forgets an object that is gone, unless a newer one of its name is known already."""
-        key = cluster_of(kind, manifest)
-        if key is None or key not in self._clusters:
-            return key
-        view, uid, name = self._clusters[key], manifest["metadata"]["uid"], manifest["metadata"]["name"]
-        if kind == "PDCluster" and view.manifest and view.manifest["metadata"]["uid"] == uid:
-            view.manifest = None
-        elif kind == "Pod" and name in view.pods and view.pods[name].uid == uid:
-            del view.pods[name]
-        child = view.children.get(ObjectKey(kind, key[0], name))
-        if child and child.uid == uid:
-            del view.children[child.key]
-        if view.is_empty:
-            del self._clusters[key]
-        return key
-
-
-def _is_older(manifest: Manifest, known: Manifest | None) -> bool:
-    """Whether the same object is known in a later version: an answer to a write overtakes the watch."""
-    if known is None or known["metadata"]["uid"] != manifest["metadata"]["uid"]:
-        return False
-    return int(manifest["metadata"]["resourceVersion"]) < int(known["metadata"]["resourceVersion"])
 
 
 def cluster_of(kind: str, manifest: Manifest) -> ClusterKey | None:
@@ -384,13 +296,3 @@ _FACTS = {
     "ControllerRevision": _revision,
     "HorizontalPodAutoscaler": _autoscaler,
 }
-
-
-def _without_noise(manifest: Manifest) -> Manifest:
-    """A PDCluster without managedFields and what client-side apply leaves behind: they are most of its bytes."""
-    metadata = {key: value for key, value in manifest["metadata"].items() if key != "managedFields"}
-    notes = metadata.get("annotations", {})
-    metadata["annotations"] = {
-        key: value for key, value in notes.items() if not key.startswith("kubectl.kubernetes.io/")
-    }
-    return {**manifest, "metadata": metadata}

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import structlog
 
+from pdcluster_operator.cache import Cache
 from pdcluster_operator.desired.labels import CLUSTER
 from pdcluster_operator.kube import Kube, KubeError
-from pdcluster_operator.observe import Cache, ClusterKey
+from pdcluster_operator.observe import ClusterKey, cluster_of
 from pdcluster_operator.resources import OPTIONAL, Manifest, Resource
 
 log = structlog.get_logger(__name__)
@@ -108,7 +109,9 @@ class OptionalKinds:
         await self._kube.watch(resource, place, CLUSTER, self._versions[where], WATCH_SECONDS, told)
 
     def _take(self, resource: Resource, kind: str, manifest: Manifest) -> None:
-        put = self._cache.remove if kind == "DELETED" else self._cache.put
-        key = put(resource.kind, manifest)
+        if kind == "DELETED":
+            key = self._cache.remove(resource.kind, manifest)
+        else:
+            key = cluster_of(resource.kind, manifest) if self._cache.put(resource.kind, manifest) else None
         if key is not None:
             self._changed(key)

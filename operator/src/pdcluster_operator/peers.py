@@ -4,14 +4,17 @@ A pod's readiness says nothing about its peers, so this cannot come from the API
 """
 
 import asyncio
+import random
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import aiohttp
 
+from pdcluster_operator.cache import Cache
 from pdcluster_operator.keyed_queue import KeyedQueue
-from pdcluster_operator.observe import Cache, ClusterKey, Pod
+from pdcluster_operator.observe import ClusterKey, Pod
+from pdcluster_operator.pace import rest
 from pdcluster_operator.plan.site import METRICS_PORT
 
 OTHER = {"prefill": "decode", "decode": "prefill"}
@@ -46,11 +49,13 @@ class PeerWatch:
         changed: Callable[[ClusterKey], None],
         read: Callable[[str], Awaitable[int | None]],
         every: float,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._cache = cache
         self._changed = changed
         self._read = read
         self._every = every
+        self._chance = chance
         self._links: dict[ClusterKey, dict[str, Link]] = {}
         self._asked: dict[ClusterKey, frozenset[str]] = {}
         self._verdicts: dict[ClusterKey, Mapping[str, bool]] = {}
@@ -91,7 +96,7 @@ class PeerWatch:
             self._verdicts[key] = found
             self._changed(key)
         doubtful = any(link.peers == 0 for link in self._links[key].values())
-        return min(DOUBTFUL_SECONDS, self._every) if doubtful else self._every
+        return min(DOUBTFUL_SECONDS, self._every) if doubtful else rest(self._every, len(self._asked), self._chance)
 
 
 def asked(pods: Mapping[str, Pod]) -> list[Pod]:

@@ -1,5 +1,6 @@
 """One turn of one PDCluster: look, decide, act, tell. Called by the queue, never twice at once for the same cluster."""
 
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ import structlog
 
 from pdcluster_operator import events, status
 from pdcluster_operator.apply import Executor
+from pdcluster_operator.cache import Cache, ClusterView
 from pdcluster_operator.certificate_facts import CertificateFacts
 from pdcluster_operator.crd.cluster import PDCluster
 from pdcluster_operator.crd.parse import parse
@@ -18,8 +20,9 @@ from pdcluster_operator.desired.naming import group_name
 from pdcluster_operator.drainer import Drainer
 from pdcluster_operator.errors import SpecError
 from pdcluster_operator.kube import Kube, KubeError
-from pdcluster_operator.observe import Cache, ClusterKey, ClusterView, ScalerFacts
+from pdcluster_operator.observe import ClusterKey, ScalerFacts
 from pdcluster_operator.optional import OptionalKinds
+from pdcluster_operator.pace import rest
 from pdcluster_operator.peers import PeerWatch
 from pdcluster_operator.reconcile.damage import deletion_blocked
 from pdcluster_operator.reconcile.decide import decide
@@ -37,6 +40,8 @@ TROUBLED_SECONDS = 30.0
 """A turn that was refused something is repeated: what stood in the way may be gone without an event."""
 CLUSTER = ""
 """Whose status it is, where those of its scalers go by their names."""
+FOLLOW_SECONDS = 0.1
+"""A turn that has changed what is known is followed by another: the echo of its writes is no news to the watches."""
 FAILING_SECONDS = 10.0
 """Turns that end in a failed call for so long make a cluster Degraded."""
 
@@ -71,6 +76,7 @@ class Reconciler:
         surroundings: Surroundings,
         home: Home,
         clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._kube = kube
         self._cache = cache
@@ -84,6 +90,7 @@ class Reconciler:
         self._executor = Executor(kube, cache, drainer, surroundings.certificates)
         self._home = home
         self._clock = clock
+        self._chance = chance
 
     async def turn(self, key: ClusterKey) -> float | None:
         """Seconds until the next turn is due without an event; None when the cluster is gone."""
@@ -97,7 +104,7 @@ class Reconciler:
         except SpecError as error:
             trouble = Trouble("InvalidSpec", str(error))
             await self._tell(manifest, status.broken_status(manifest, trouble, _status(manifest), self._clock()))
-            return self._home.resync_seconds
+            return self._rest()
         looked = await self._certificates.look(cluster, LOOK_SECONDS)
         lack = await self._shortages.look(key, tuple(self._cache.view(key).children.values()))
         view = self._cache.view(key)
@@ -106,7 +113,7 @@ class Reconciler:
         situation = replace(self._situation(view, cluster, looked), unmade=lack.words)
         for kind in situation.absent & wanted_kinds(cluster):
             self._optional.want(kind)
-        decision = decide(situation)
+        decision, known = decide(situation), view.changes
         try:
             refused = await self._executor.carry_out(situation, decision.actions)
         except KubeError as error:
@@ -117,10 +124,15 @@ class Reconciler:
         if not refused:
             await self._note(manifest, [(note.reason, note.text) for note in decision.notes])
         # What this turn has made is there.
-        situation = replace(situation, children=dict(self._cache.view(key).children))
+        view = self._cache.view(key)
+        situation, moved = replace(situation, children=dict(view.children)), view.changes != known
         unsaid = await self._tell_all(key, manifest, situation, decision)
-        waits = [self._home.resync_seconds, decision.wake_after, TROUBLED_SECONDS if decision.troubles else None]
-        return min(seconds for seconds in (*waits, lack.wake_after, unsaid) if seconds is not None)
+        waits = [TROUBLED_SECONDS if decision.troubles else None, FOLLOW_SECONDS if moved else None]
+        waits += [decision.wake_after, lack.wake_after, unsaid]
+        return min([self._rest(), *(seconds for seconds in waits if seconds is not None)])
+
+    def _rest(self) -> float:
+        return rest(self._home.resync_seconds, len(self._cache.keys()), self._chance)
 
     async def _leave(self, key: ClusterKey, manifest: Manifest | None) -> None:
         """A cluster that is gone is forgotten; one that is held is told by whom."""

@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from pdcluster_operator.apply import Executor, steps
+from pdcluster_operator.cache import Cache
 from pdcluster_operator.kube import Kube, KubeError
-from pdcluster_operator.observe import Cache
 from pdcluster_operator.reconcile.situation import Apply, Situation, Trouble
 
 

@@ -6,11 +6,12 @@ from typing import Any, cast
 
 import pytest
 
+from pdcluster_operator.cache import Cache
 from pdcluster_operator.crd.cluster import PDCluster
 from pdcluster_operator.desired import labels
 from pdcluster_operator.drainer import Drainer
 from pdcluster_operator.kube import Kube
-from pdcluster_operator.observe import Cache, Pod
+from pdcluster_operator.observe import Pod
 
 NOW = 1000.0
 LISTED: dict[str, Any] = {

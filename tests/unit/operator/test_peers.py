@@ -4,7 +4,8 @@ import asyncio
 from dataclasses import replace
 
 from pdcluster_operator import peers
-from pdcluster_operator.observe import Cache, ClusterView, Pod
+from pdcluster_operator.cache import Cache, ClusterView
+from pdcluster_operator.observe import Pod
 from pdcluster_operator.peers import LINKING_SECONDS, Link, PeerWatch, asked, peers_in
 
 KEY = ("default", "demo")
@@ -59,7 +60,7 @@ def test_a_verdict_is_told_once_and_forgotten_with_the_pods() -> None:
     async def run() -> None:
         view = ClusterView(pods={"p": pod("p", "prefill"), "d": pod("d", "decode", address="127.1.0.2")})
         cache._clusters[KEY] = view
-        watch = PeerWatch(cache, told.append, read, every=100.0)
+        watch = PeerWatch(cache, told.append, read, every=100.0, chance=lambda: 1.0)
         assert watch.linked(KEY) == {}
         assert await watch._look(KEY) == 100.0
         assert await watch._look(KEY) == 100.0

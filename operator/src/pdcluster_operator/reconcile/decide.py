@@ -10,7 +10,7 @@ from typing import Any
 from pdcluster_operator.crd.scaling import ScalingMode
 from pdcluster_operator.desired.kubernetes import HELD, Numbers, Render, children, scaler
 from pdcluster_operator.desired.naming import group_name
-from pdcluster_operator.fields import covers, digest, stamped
+from pdcluster_operator.fields import HASH_ANNOTATION, covers, stamped
 from pdcluster_operator.observe import Child, ScalerFacts, WorkloadFacts
 from pdcluster_operator.reconcile import revisions, rollout
 from pdcluster_operator.reconcile.damage import damages
@@ -141,23 +141,23 @@ def _held(situation: Situation, shrunk: Mapping[str, Shrink], stepped: Step) -> 
 def _changes(situation: Situation, applied: Sequence[Manifest]) -> tuple[list[Apply], tuple[Trouble, ...]]:
     """An apply for every child that is not as it should be; a foreign object of a child's name is left alone."""
     actions, foreign = [], []
-    for manifest in sorted(applied, key=lambda entry: ORDER[entry["kind"]]):
+    for manifest in map(stamped, sorted(applied, key=lambda entry: ORDER[entry["kind"]])):
         found = situation.children.get(key_of(manifest))
         if found is None or not found.owner:
             # One without an owner may be an orphan of ours: the apply conflicts, and then it is looked at closely.
-            actions.append(Apply(stamped(manifest), only_create=True))
+            actions.append(Apply(manifest, only_create=True))
         elif found.owner != situation.cluster.metadata.uid:
             foreign.append(str(found.key))
         elif not found.leaving and not is_current(manifest, found):
             guard = found.version if found.key.kind in GUARDED else None
-            actions.append(Apply(stamped(manifest), version=guard))
+            actions.append(Apply(manifest, version=guard))
     message = f"not the operator's, and left alone: {', '.join(foreign)}"
     return actions, (Trouble("NameConflict", message),) if foreign else ()
 
 
-def is_current(manifest: Manifest, found: Child) -> bool:
-    """Whether the child is as this manifest would make it: nothing to send."""
-    return found.applied == digest(manifest) and covers(found.fields, stamped(manifest))
+def is_current(marked: Manifest, found: Child) -> bool:
+    """Whether the child is as this stamped manifest would make it: nothing to send."""
+    return found.applied == marked["metadata"]["annotations"][HASH_ANNOTATION] and covers(found.fields, marked)
 
 
 def _scalers(situation: Situation, numbers: Mapping[str, Numbers]) -> list[Action]:
