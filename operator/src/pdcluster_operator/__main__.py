@@ -12,11 +12,13 @@ from aiohttp import ClientSession
 
 from pdcluster_operator import handlers
 from pdcluster_operator.cache import Cache
+from pdcluster_operator.child_watch import ChildWatch
 from pdcluster_operator.desired.kubernetes_network import Origin
 from pdcluster_operator.desired.kubernetes_pod import Release
 from pdcluster_operator.drainer import Drainer
 from pdcluster_operator.errors import OperatorError
 from pdcluster_operator.expiry import ExpiryCollector
+from pdcluster_operator.follow import Follower
 from pdcluster_operator.keyed_queue import KeyedQueue
 from pdcluster_operator.kube import Kube, KubeError, connection
 from pdcluster_operator.lease import Leadership
@@ -53,13 +55,13 @@ async def serve(settings: Settings) -> None:
         metrics.leading.set(1)
         kube = Kube(opened, remaining=leadership.remaining, on_call=metrics.called)
         try:
-            await _act(settings, kube, leadership, metrics)
+            await _act(settings, kube, Follower(opened), leadership, metrics)
         finally:
             metrics.leading.set(0)
             await leadership.release()
 
 
-async def _act(settings: Settings, kube: Kube, leadership: Leadership, metrics: Metrics) -> None:
+async def _act(settings: Settings, kube: Kube, follower: Follower, leadership: Leadership, metrics: Metrics) -> None:
     cache = Cache()
     periods = Periods(settings.authority_seconds, settings.leaf_seconds, settings.kubelet_sync_seconds)
     certificates = CertificateStore(kube, periods)
@@ -72,6 +74,7 @@ async def _act(settings: Settings, kube: Kube, leadership: Leadership, metrics: 
     peers = PeerWatch(cache, lambda key: queue.add(key), partial(read_peers, session), settings.peers_seconds)
     surroundings = Surroundings(certificates, optional, peers, Shortages(kube, settings.shortage_seconds))
     reconciler = Reconciler(kube, cache, drainer, surroundings, home)
+    children = ChildWatch(follower, cache, lambda key: queue.add(key), drainer.forget, settings.namespaces)
 
     async def turn(key: ClusterKey) -> float | None:
         with metrics.turns.time():
@@ -86,8 +89,12 @@ async def _act(settings: Settings, kube: Kube, leadership: Leadership, metrics: 
     async def work() -> None:
         # The lease is kept meanwhile: an API server that is slow to answer takes longer than that lasts.
         await optional.begin()
-        watching = _watch(settings, handlers.registry(cache, queue.add, drainer.forget))
-        await _first_of(optional.run(), peers.run(), queue.run(settings.workers), watching)
+        watching = _watch(settings, handlers.registry(cache, queue.add))
+        await _first_of(optional.run(), peers.run(), turns(), children.run(), watching)
+
+    async def turns() -> None:
+        await children.listed()
+        await queue.run(settings.workers)
 
     queue = KeyedQueue(turn, failed, debounce=settings.debounce_seconds)
     metrics.watch_queue(lambda: len(queue))

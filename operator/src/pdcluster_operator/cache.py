@@ -5,6 +5,7 @@ reads one cluster's part and never asks the API server. A thousand clusters fit 
 as its facts are taken.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, field, replace
 
 from pdcluster_operator.observe import Child, ClusterKey, Pod, child_of, cluster_of, pod_of
@@ -87,6 +88,34 @@ class Cache:
         if view.is_empty:
             del self._clusters[key]
         return key
+
+    def keep_only(self, kind: str, namespace: str, listed: Set[str], version: int) -> list[tuple[ClusterKey, str]]:
+        """Forgets what a listing of children or pods has not brought, unless it is younger than the listing.
+
+        `namespace` empty: of all; `listed`: uids. Answers with the cluster and the uid of everything forgotten.
+        """
+        gone: list[tuple[ClusterKey, str]] = []
+        for key, view in self.views():
+            if namespace in ("", key[0]):
+                uids = _forget_unlisted(view, kind, listed, version)
+                view.changes += len(uids)
+                gone += [(key, uid) for uid in uids]
+                if view.is_empty:
+                    del self._clusters[key]
+        return gone
+
+
+def _forget_unlisted(view: ClusterView, kind: str, listed: Set[str], version: int) -> list[str]:
+    if kind == "Pod":
+        pods = [pod for pod in view.pods.values() if pod.uid not in listed and pod.version <= version]
+        for pod in pods:
+            del view.pods[pod.name]
+        return [pod.uid for pod in pods]
+    known = [child for child in view.children.values() if child.key.kind == kind and child.uid not in listed]
+    children = [child for child in known if int(child.version) <= version]
+    for child in children:
+        del view.children[child.key]
+    return [child.uid for child in children]
 
 
 def _put_manifest(view: ClusterView, manifest: Manifest) -> bool:

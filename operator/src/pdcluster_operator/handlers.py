@@ -1,7 +1,6 @@
-"""kopf's part: watching. Every event puts an object's facts into the cache and its cluster's key into the queue.
+"""kopf's part: watching PDClusters. Every event puts its object into the cache and its key into the queue.
 
-An index is what kopf fills before it lets any handler run, so that no turn begins on half a picture. Nothing is kept in
-kopf's own indices, and kopf writes nothing to any object.
+Pods and children are `child_watch`'s. kopf writes nothing to any object.
 """
 
 import asyncio
@@ -12,32 +11,26 @@ from typing import Any
 
 import kopf
 
-from pdcluster_operator import kopf_start
 from pdcluster_operator.cache import Cache
-from pdcluster_operator.desired.labels import CLUSTER
 from pdcluster_operator.errors import OperatorError
 from pdcluster_operator.observe import ClusterKey, cluster_of
-from pdcluster_operator.resources import CHILDREN, PD_CLUSTER, POD, Resource
+from pdcluster_operator.resources import PD_CLUSTER
 
 REQUEST_SECONDS = 30.0
 WATCH_SECONDS = 300
 """An integer: the API server takes no other."""
 
 
-def registry(
-    cache: Cache, changed: Callable[[ClusterKey], None], pod_gone: Callable[[str], None]
-) -> kopf.OperatorRegistry:
-    """Handlers for every kind that is watched."""
+def registry(cache: Cache, changed: Callable[[ClusterKey], None]) -> kopf.OperatorRegistry:
+    """The handler of PDClusters."""
     found = kopf.OperatorRegistry()
     kopf.on.login(registry=found)(_login)
-    for resource in (PD_CLUSTER, POD, *CHILDREN):
-        _watch(found, resource, cache, changed, pod_gone)
+    _watch(found, cache, changed)
     return found
 
 
 def settings() -> kopf.OperatorSettings:
-    """kopf as a watcher and nothing else: no events, no peering, no scanning for kinds, only labelled children."""
-    kopf_start.quicken()
+    """kopf as a watcher and nothing else: no events, no peering, no scanning for kinds."""
     found = kopf.OperatorSettings()
     found.posting.enabled = False
     found.peering.standalone = True
@@ -45,8 +38,6 @@ def settings() -> kopf.OperatorSettings:
     found.persistence.diffbase_storage = _NoDifferences()
     found.networking.request_timeout = REQUEST_SECONDS
     found.watching.server_timeout = WATCH_SECONDS
-    for resource in (POD, *CHILDREN):
-        found.watching.label_selectors[resource.group, resource.version, resource.plural] = CLUSTER
     return found
 
 
@@ -98,33 +89,17 @@ def _login(**arguments: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
 
 
-def _watch(
-    found: kopf.OperatorRegistry,
-    resource: Resource,
-    cache: Cache,
-    changed: Callable[[ClusterKey], None],
-    pod_gone: Callable[[str], None],
-) -> None:
-    names = {"group": resource.group, "version": resource.version, "plural": resource.plural}
-    news: set[str] = set()
-
-    async def remember(body: kopf.Body, **_: Any) -> None:
-        if cache.put(resource.kind, dict(body)):
-            news.add(body["metadata"]["uid"])
+def _watch(found: kopf.OperatorRegistry, cache: Cache, changed: Callable[[ClusterKey], None]) -> None:
+    names = {"group": PD_CLUSTER.group, "version": PD_CLUSTER.version, "plural": PD_CLUSTER.plural}
 
     async def notice(event: kopf.RawEvent, **_: Any) -> None:
         manifest = dict(event["object"])
-        uid, key = manifest["metadata"]["uid"], None
+        key = cluster_of(PD_CLUSTER.kind, manifest)
         if event["type"] == "DELETED":
-            if resource is POD:
-                pod_gone(uid)
-            key = cache.remove(resource.kind, manifest)
-        elif uid in news:
-            # `remember` has been called for this very event before.
-            key = cluster_of(resource.kind, manifest)
-        news.discard(uid)
+            cache.remove(PD_CLUSTER.kind, manifest)
+        elif not cache.put(PD_CLUSTER.kind, manifest):
+            return
         if key is not None:
             changed(key)
 
-    kopf.index(**names, id=f"remember-{resource.plural}", registry=found)(remember)
-    kopf.on.event(**names, id=f"notice-{resource.plural}", registry=found)(notice)
+    kopf.on.event(**names, id="notice", registry=found)(notice)

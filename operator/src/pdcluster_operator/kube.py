@@ -263,5 +263,6 @@ async def connection(
     else:
         kubernetes_config.load_incluster_config(client_configuration=settings)
     settings.client_session_kwargs = {"trust_env": False}
+    settings.connection_pool_maxsize = 0  # Each watch holds a connection, of every kind in every namespace: no limit.
     async with kubernetes_client.ApiClient(settings) as opened:
         yield opened

@@ -179,7 +179,14 @@ class Reconciler:
         before = _status(manifest)
         if told == before:
             return
-        written = await self._kube.apply(_only_status(manifest, told), subresource="status")
+        try:
+            written = await self._kube.apply(_only_status(manifest, told), subresource="status")
+        except KubeError as error:
+            if not error.is_missing:
+                raise
+            # Deleted while the watch was broken, which kopf does not tell: what was its own goes with it.
+            self._cache.remove("PDCluster", manifest)
+            return
         self._cache.put("PDCluster", written)
         for event in events.transitions(written, before.get("conditions") or [], self._clock()):
             await self._emit(event)

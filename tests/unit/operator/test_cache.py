@@ -60,6 +60,22 @@ def test_every_edit_of_a_pdcluster_is_news_and_its_echo_is_not() -> None:
     assert not cache.put("PDCluster", manifest)
 
 
+def test_what_a_listing_has_not_brought_is_forgotten_unless_it_is_younger(settled: PretendCluster) -> None:
+    cache = Cache()
+    for kind, manifest in known(settled):
+        cache.put(kind, manifest)
+    services = {manifest["metadata"]["uid"] for kind, manifest in known(settled) if kind == "Service"}
+    pods = {pod["metadata"]["uid"] for pod in settled.pods.values()}
+    kept = services.pop()
+
+    assert cache.keep_only("Service", "elsewhere", set(), 7) == []
+    assert cache.keep_only("Service", "", set(), 6) == []
+    assert set(cache.keep_only("Service", KEY[0], {kept}, 7)) == {(KEY, uid) for uid in services}
+    assert set(cache.keep_only("Pod", "", set(), 7)) == {(KEY, uid) for uid in pods}
+    assert not cache.view(KEY).pods
+    assert {child.uid for child in cache.view(KEY).children.values() if child.key.kind == "Service"} == {kept}
+
+
 def test_what_belongs_to_no_cluster_is_no_news() -> None:
     cache = Cache()
     assert not cache.put("Service", {"metadata": {"name": "other", "namespace": "default", "uid": "1"}})

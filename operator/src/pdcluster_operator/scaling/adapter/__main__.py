@@ -11,6 +11,7 @@ from cryptography import x509
 
 from pdcluster_operator.certificates import Pair
 from pdcluster_operator.errors import OperatorError
+from pdcluster_operator.follow import Follower, News, Scope, one
 from pdcluster_operator.kube import Kube, connection
 from pdcluster_operator.process import listening, log_to_stderr, reasons, until_told_to_stop
 from pdcluster_operator.resources import CONFIG_MAP as CONFIG_MAPS
@@ -18,7 +19,6 @@ from pdcluster_operator.resources import POD
 from pdcluster_operator.scaling.adapter import application, callers
 from pdcluster_operator.scaling.adapter.answerer import Answerer
 from pdcluster_operator.scaling.adapter.door import Door
-from pdcluster_operator.scaling.adapter.follow import Follower, News, Scope, one
 from pdcluster_operator.scaling.adapter.keeper import Keeper
 from pdcluster_operator.scaling.adapter.metrics import AdapterMetrics
 from pdcluster_operator.scaling.adapter.scraper import Scraper, fetch

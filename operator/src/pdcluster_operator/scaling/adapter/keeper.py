@@ -13,10 +13,10 @@ import structlog
 
 from pdcluster_operator.certificates import Pair
 from pdcluster_operator.errors import OperatorError
+from pdcluster_operator.follow import Follower, one
 from pdcluster_operator.kube import Kube, KubeError
 from pdcluster_operator.resources import SECRET, Manifest, Resource
 from pdcluster_operator.scaling.adapter.answers import GROUP
-from pdcluster_operator.scaling.adapter.follow import Follower, one
 from pdcluster_operator.scaling.adapter.material import renewed, restored, stored
 from pdcluster_operator.scaling.adapter.settings import AdapterSettings
 

@@ -36,14 +36,16 @@ class News(StrEnum):
     CHANGED = "Changed"
     GONE = "Gone"
     COMPLETE = "Complete"
+    """The listing is over; its version is in `manifest`."""
     LOST = "Lost"
-    """Nothing is known of changes until the next Complete."""
+    """Nothing is known of changes until the next Complete; why is in `reason`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     news: News
     manifest: Manifest = field(default_factory=dict)
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,9 @@ class Follower:
             except _StaleError:
                 continue
             except (KubeError, aiohttp.ClientError, OSError, ValueError) as error:
-                log.warning("watch_failed", kind=scope.resource.kind, reason=str(error) or type(error).__name__)
-            yield Change(News.LOST)
+                reason = str(error) or type(error).__name__
+                log.warning("watch_failed", kind=scope.resource.kind, reason=reason)
+            yield Change(News.LOST, reason=reason)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -118,8 +121,8 @@ class Follower:
             if not following:
                 break
             page["continue"] = following
-        yield Change(News.COMPLETE)
         version = listed["metadata"]["resourceVersion"]
+        yield Change(News.COMPLETE, {"metadata": {"resourceVersion": version}})
         while True:
             async for kind, manifest in self._watch(scope, version):
                 version = manifest["metadata"]["resourceVersion"]
@@ -142,7 +145,7 @@ class Follower:
         limit = aiohttp.ClientTimeout(total=WATCH_SECONDS + SILENT_SECONDS, sock_read=SILENT_SECONDS)
         answer = await self._get(scope.path, query, limit)
         try:
-            async for line in answer.response.content:
+            async for line in _lines(answer.response.content):
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     raise _refusal(event["object"])
@@ -163,6 +166,18 @@ class Follower:
             body = (await answer.read()).decode(errors="replace")
             raise _refusal({"code": answer.status, "message": body})
         return answer
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Of any length: aiohttp's own end at 128 KiB, and an object may have more."""
+    rest = bytearray()
+    async for chunk in content.iter_any():
+        rest += chunk
+        if b"\n" in chunk:
+            *lines, last = bytes(rest).split(b"\n")
+            for line in lines:
+                yield line
+            rest = bytearray(last)
 
 
 def _refusal(status: Mapping[str, Any]) -> Exception:

@@ -2,14 +2,15 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from pdcluster_operator import follow as module
+from pdcluster_operator.follow import Follower, Scope, one
 from pdcluster_operator.resources import CONFIG_MAP, POD
-from pdcluster_operator.scaling.adapter import follow as module
-from pdcluster_operator.scaling.adapter.follow import Follower, Scope, one
 
 pytestmark = pytest.mark.anyio
 
@@ -31,14 +32,19 @@ class Answer:
     def __init__(self, status: int, lines: list[dict[str, Any]], *, ends: bool = True) -> None:
         self.status = status
         self.response = self
-        self.content = self._lines(lines, ends)
+        self.content = self
+        self._watched = self._lines(lines, ends)
         self._body = json.dumps(lines[0] if lines else {}).encode()
 
     async def _lines(self, lines: list[dict[str, Any]], ends: bool) -> AsyncIterator[bytes]:
         for line in lines:
-            yield json.dumps(line).encode()
+            for part in re.split(r"(?<=,)", json.dumps(line) + "\n"):
+                yield part.encode()
         if not ends:
             await asyncio.Event().wait()
+
+    def iter_any(self) -> AsyncIterator[bytes]:
+        return self._watched
 
     async def read(self) -> bytes:
         return self._body
