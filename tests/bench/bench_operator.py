@@ -24,8 +24,18 @@ from operator_measure import (
     reactions,
     scalings,
     settle,
+    taken_over,
 )
-from operator_plane import KWOK, OPERATOR, WITH_PODS, add_nodes, operator, other_controllers, plane_without_pods
+from operator_plane import (
+    CONTROLLERS,
+    KWOK,
+    OPERATOR,
+    WITH_PODS,
+    add_nodes,
+    operator,
+    other_controllers,
+    plane_without_pods,
+)
 from report import QUICK, Figure, at_most, finish, say, table
 
 CLUSTERS = 50 if QUICK else 1000
@@ -60,9 +70,10 @@ async def operated(folder: Path, children_of_one: int) -> dict[str, Figure]:
         with (
             operator(plane) as process,
             closing(AuditLog(folder / "audit.log", OPERATOR)) as log,
+            closing(AuditLog(folder / "audit.log", CONTROLLERS)) as controllers,
             closing(AuditLog(folder / "audit.log", KWOK)) as kwok,
         ):
-            scene = Scene(client, log, kwok, process)
+            scene = Scene(client, log, controllers, kwok, process)
             await settle(scene)
             baseline = process.resident_bytes()
             first = len(log.records)
@@ -80,7 +91,8 @@ async def operated(folder: Path, children_of_one: int) -> dict[str, Figure]:
                 figures["rss_baseline_bytes"] = baseline
                 figures |= await reactions(scene, CLUSTERS, PROBES)
                 figures |= await scalings(scene, PROBES)
-                figures["pods_created_seconds"] = await pods_created(scene, CLUSTERS + PROBES, MORE)
+                figures |= await pods_created(scene, CLUSTERS + PROBES, MORE)
+                figures |= await taken_over(scene, CLUSTERS + PROBES + MORE)
     return figures
 
 

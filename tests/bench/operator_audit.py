@@ -65,6 +65,10 @@ class Record(msgspec.Struct, rename="camel"):
         return self.response_status.code == CREATED and not (self.object_ref.subresource or self.is_event)
 
     @property
+    def made_a_pod(self) -> bool:
+        return self.made_an_object and self.resource == "pods"
+
+    @property
     def was_served(self) -> bool:
         return self.response_status.code < REFUSED
 

@@ -21,10 +21,11 @@ PODS_OF_ONE = 5
 
 @dataclass(frozen=True)
 class Scene:
-    """The administrator's client, the audit log of the operator and of KWOK, and the operator's process."""
+    """The administrator's client, the audit logs by who asks, and the operator's process."""
 
     client: BareClient
     log: AuditLog
+    controllers: AuditLog
     kwok: AuditLog
     operator: Measured
 
@@ -121,12 +122,35 @@ async def _answered(scene: Scene, asked: float, name: str) -> float:
     return found[0] - asked
 
 
-async def pods_created(scene: Scene, first: int, number: int) -> float:
-    """Seconds from the creation of so many PDClusters until the pods of all run."""
+async def pods_created(scene: Scene, first: int, number: int) -> dict[str, Figure]:
+    """Seconds from the creation of so many PDClusters until the pods of all exist, and until all run."""
     await settle(scene)
-    started = time.time()
+    scene.controllers.read()
+    since, started = len(scene.controllers.records), time.time()
     await side_by_side(lambda entry: _create(scene.client, first + entry), range(number))
-    return await pods_run(scene, first, number) - started
+    run = await pods_run(scene, first, number)
+    scene.controllers.read()
+    made = [record.done for record in scene.controllers.records[since:] if record.made_a_pod]
+    assert len(made) >= number * PODS_OF_ONE
+    return {"pods_created_seconds": sorted(made)[number * PODS_OF_ONE - 1] - started, "pods_run_seconds": run - started}
+
+
+async def taken_over(scene: Scene, clusters: int) -> dict[str, Figure]:
+    """A new operator process in place of the old one: until it has had a look at every cluster; nothing is written."""
+    await settle(scene)
+    since, started = len(scene.log.records), time.time()
+    await asyncio.to_thread(scene.operator.restart)
+    async with asyncio.timeout(LONGEST):
+        while await scene.operator.turns_taken() < clusters:
+            await asyncio.sleep(LOOK_SECONDS)
+    seconds = time.time() - started
+    await settle(scene)
+    return {
+        "take_over_seconds": seconds,
+        "take_over_cpu_seconds": scene.operator.cpu_seconds(),
+        "take_over_rss_bytes": scene.operator.resident_bytes(),
+        "take_over_writes": sum(record.is_write for record in scene.log.records[since:]),
+    }
 
 
 async def pods_run(scene: Scene, first: int, number: int) -> float:

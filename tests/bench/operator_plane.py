@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import psutil
 from cluster_control_plane import ADMIN_TOKEN, TRUST, ControlPlane, other_controllers, running, write_kubeconfig
 from cluster_manifests import fake_node
-from cluster_operator import OperatorProcess
+from cluster_operator import OperatorProcess, turns_taken
 from operator_client import BareClient, connected
 from operator_manifests import NAMESPACE, Manifest
 
@@ -21,6 +21,7 @@ DEFINITIONS = sorted((Path(__file__).parents[2] / "manifests" / "crd").glob("*.y
 ACCOUNT = "pdcluster-operator"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
 KWOK = "kwok-admin"
+CONTROLLERS = "system:kube-controller-manager"
 NODES = 30
 NO_AUTOSCALER = "-horizontal-pod-autoscaler-controller"
 WITHOUT_PODS = f"--controllers=*,{NO_AUTOSCALER},-statefulset-controller,-deployment-controller,-replicaset-controller"
@@ -75,8 +76,16 @@ class Measured:
     """What the operator's process uses."""
 
     def __init__(self, process: OperatorProcess) -> None:
-        self.pid = process.program.pid
-        self._process = psutil.Process(self.pid)
+        self._started = process
+        self._process = psutil.Process(process.program.pid)
+
+    def restart(self) -> None:
+        """Ends it and starts another, whose resources are told of from now on; returns when that one's port answers."""
+        self._started.restart()
+        self._process = psutil.Process(self._started.program.pid)
+
+    async def turns_taken(self) -> float:
+        return await turns_taken(self._started)
 
     def resident_bytes(self) -> int:
         return int(self._process.memory_info().rss)

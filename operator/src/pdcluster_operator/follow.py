@@ -22,7 +22,7 @@ from pdcluster_operator.resources import Manifest, Resource
 
 log = structlog.get_logger(__name__)
 
-PAGE = 500
+PAGE = 250
 LIST_SECONDS = 30.0
 WATCH_SECONDS = 300
 SILENT_SECONDS = 90.0

@@ -12,6 +12,9 @@ from pdcluster_operator.kube import Kube, KubeError
 from pdcluster_operator.observe import Child, WorkloadFacts
 from pdcluster_operator.resources import EVENT, Manifest
 
+CROWD, LONGEST_STRETCH = 10, 6.0
+"""When more clusters than `CROWD` lack pods at once, their controller is behind, more likely than each in trouble: they
+are asked after later in proportion, up to so many times."""
 FIELDS = "reason=FailedCreate,regarding.kind=StatefulSet"
 
 
@@ -50,9 +53,10 @@ class Shortages:
             self.forget(key)
             return Lack()
         self._since[key] = short
-        asked = [uid for uid, since in short.items() if now - since >= self._patience]
+        patience = self._patience * min(max(1.0, len(self._since) / CROWD), LONGEST_STRETCH)
+        asked = [uid for uid, since in short.items() if now - since >= patience]
         if not asked:
-            return Lack(wake_after=max(self._patience + min(short.values()) - now, 0.05))
+            return Lack(wake_after=max(patience + min(short.values()) - now, 0.05))
         words = await self._read(key[0], now)
         return Lack({uid: words[uid] for uid in asked if uid in words}, self._patience)
 

@@ -91,3 +91,15 @@ def test_an_api_server_that_is_away_leaves_the_words_unknown() -> None:
 
 def test_the_latest_event_counts() -> None:
     assert words_of(EVENTS) == words_of(reversed(EVENTS)) == {"a": "now"}
+
+
+def test_many_that_lack_pods_at_once_are_asked_after_later() -> None:
+    bench = Bench()
+    for number in range(30):
+        bench.look(stateful_set(1), ("default", f"other-{number}"))
+    assert bench.look(stateful_set(1)) == Lack(wake_after=15.5)
+    bench.now += 15
+    assert bench.look(stateful_set(1)).words == {}
+    assert bench.kube.reads == 0
+    bench.now += 0.5
+    assert bench.look(stateful_set(1)).words == {"a": "now"}

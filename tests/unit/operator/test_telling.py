@@ -8,6 +8,8 @@ import pytest
 from pdcluster_operator.reconcile.telling import (
     AVAILABLE_SECONDS,
     COUNT_SECONDS,
+    CROWD,
+    LONGEST_STRETCH,
     Unsaid,
     patience,
     patience_of_scaler,
@@ -118,3 +120,19 @@ def test_each_status_has_news_of_its_own() -> None:
     unsaid.told(KEY, "demo-decode")
     assert unsaid.left(KEY, "demo-decode", 5.0, 14.0) == 5
     assert unsaid.left(KEY, "", 5.0, 14.0) == 1
+
+
+def test_a_crowd_that_comes_up_at_once_is_told_of_later_but_not_for_ever_later() -> None:
+    unsaid = Unsaid()
+    keys = [("default", f"demo-{number}") for number in range(100 * CROWD)]
+    for key in keys[:CROWD]:
+        assert unsaid.left(key, "", 10.0, 0.0) == 10
+    for key in keys[CROWD : 2 * CROWD]:
+        unsaid.left(key, "", 10.0, 0.0)
+    assert unsaid.left(KEY, "", 10.0, 0.0) == pytest.approx(20, rel=0.1)
+    for key in keys:
+        unsaid.left(key, "", 10.0, 0.0)
+    assert unsaid.left(KEY, "", 10.0, 0.0) == 10 * LONGEST_STRETCH
+    for key in keys:
+        unsaid.told(key, "")
+    assert unsaid.left(KEY, "", 10.0, 0.0) == 10
