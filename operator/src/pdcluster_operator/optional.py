@@ -1,6 +1,6 @@
 """Kinds of other projects: whether this API server has them, and a watch of those that it has.
 
-kopf watches only what exists when it starts; these may come later, when somebody installs cert-manager or the
+`ChildWatch` expects every kind to be there; these may come later, when somebody installs cert-manager or the
 Prometheus operator. A kind that is not there is asked for again only while a PDCluster wants it.
 """
 
