@@ -1,10 +1,11 @@
 """List and watch, without end: what exists of one kind, and every change of it.
 
-A watch that ends is resumed where it was; one that fails, or falls silent, is followed by a new listing, after a pause
+A watch that ends, or falls silent, is resumed where it was; one that fails is followed by a new listing, after a pause
 that grows while the API server does not answer.
 """
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -26,7 +27,7 @@ PAGE = 250
 LIST_SECONDS = 30.0
 WATCH_SECONDS = 300
 SILENT_SECONDS = 90.0
-"""The API server sends a bookmark every minute: a watch that is silent for longer is dead."""
+"""The API server sends a bookmark every minute, mostly: a watch that is silent for longer may be dead."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 
 
@@ -124,10 +125,12 @@ class Follower:
         version = listed["metadata"]["resourceVersion"]
         yield Change(News.COMPLETE, {"metadata": {"resourceVersion": version}})
         while True:
-            async for kind, manifest in self._watch(scope, version):
-                version = manifest["metadata"]["resourceVersion"]
-                if kind != "BOOKMARK":
-                    yield Change(News.GONE if kind == "DELETED" else News.CHANGED, manifest)
+            # Silence is no loss: the next watch begins after the last thing that was heard.
+            with contextlib.suppress(TimeoutError):
+                async for kind, manifest in self._watch(scope, version):
+                    version = manifest["metadata"]["resourceVersion"]
+                    if kind != "BOOKMARK":
+                        yield Change(News.GONE if kind == "DELETED" else News.CHANGED, manifest)
 
     async def _list(self, scope: Scope, page: Mapping[str, str]) -> Manifest:
         answer = await self._get(scope.path, {**scope.query, **page}, aiohttp.ClientTimeout(total=LIST_SECONDS))

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 
 from pdcluster_operator import follow as module
@@ -29,17 +30,19 @@ def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 class Answer:
     """An HTTP answer; as a watch it gives its lines, and then ends, or stays open for good."""
 
-    def __init__(self, status: int, lines: list[dict[str, Any]], *, ends: bool = True) -> None:
+    def __init__(self, status: int, lines: list[dict[str, Any]], *, ends: bool | Exception = True) -> None:
         self.status = status
         self.response = self
         self.content = self
         self._watched = self._lines(lines, ends)
         self._body = json.dumps(lines[0] if lines else {}).encode()
 
-    async def _lines(self, lines: list[dict[str, Any]], ends: bool) -> AsyncIterator[bytes]:
+    async def _lines(self, lines: list[dict[str, Any]], ends: bool | Exception) -> AsyncIterator[bytes]:
         for line in lines:
             for part in re.split(r"(?<=,)", json.dumps(line) + "\n"):
                 yield part.encode()
+        if isinstance(ends, Exception):
+            raise ends
         if not ends:
             await asyncio.Event().wait()
 
@@ -111,6 +114,13 @@ async def test_a_watch_that_ends_is_resumed_where_it_was() -> None:
     server = Server(listing("5", "a"), Answer(200, changes), Answer(200, [event("DELETED", "a", "11")]))
     assert (await told(server, 5))[3:] == [("Changed", "a"), ("Gone", "a")]
     assert [query["resourceVersion"] for query in server.asked[1:]] == ["5", "9"]
+
+
+async def test_a_watch_that_falls_silent_is_resumed_where_it_was() -> None:
+    silent = Answer(200, [event("ADDED", "b", "8")], ends=aiohttp.SocketTimeoutError())
+    server = Server(listing("5", "a"), silent, Answer(200, [event("DELETED", "a", "11")]))
+    assert (await told(server, 5))[3:] == [("Changed", "b"), ("Gone", "a")]
+    assert [query["resourceVersion"] for query in server.asked[1:]] == ["5", "8"]
 
 
 async def test_a_version_that_is_too_old_means_a_new_listing_and_no_loss() -> None:
