@@ -19,6 +19,7 @@ IPC = {"kv_protocol": "IPC"}
 TCP = {"kv_protocol": "TCP"}
 TIGHT = {"kv_blocks": 17, "max_model_length": 256, "block_size": 16}
 """One request of the longest length and one block more: 12 requests at once cannot all run."""
+MOST_ATTEMPTS = 10
 
 DEPLOYMENTS: dict[str, list[WorkerSpec]] = {
     "mixed": [WorkerSpec("mixed")],
@@ -63,13 +64,21 @@ def test_each_case_alone_with_a_cold_and_a_warm_prefix_cache(cluster: Deployment
 
 
 def test_all_cases_at_once(cluster: Deployment, request: pytest.FixtureRequest) -> None:
-    answers = cluster.complete(bodies(CASES, cache_salt="at once"))
-    for number, (case, answer) in enumerate(zip(CASES, answers, strict=True)):
-        assert answer.tokens == case["greedy"], f"case {number}: {answer}"
-        assert answer.finish_reason == "length"
-    cluster.check_nothing_held()
-    preemptions = sum(worker.metric("pdc_preemptions_total") for worker in cluster.workers)
-    assert (preemptions > 0) == ("preempting" in request.node.callspec.id)
+    is_short_of_blocks = "preempting" in request.node.callspec.id
+    # On a busy machine requests come one after the other, and may all find room: then once more.
+    for attempt in range(MOST_ATTEMPTS if is_short_of_blocks else 1):
+        answers = cluster.complete(bodies(CASES, cache_salt=f"at once {attempt}"))
+        for number, (case, answer) in enumerate(zip(CASES, answers, strict=True)):
+            assert answer.tokens == case["greedy"], f"case {number}: {answer}"
+            assert answer.finish_reason == "length"
+        cluster.check_nothing_held()
+        if preemptions(cluster):
+            break
+    assert (preemptions(cluster) > 0) == is_short_of_blocks
+
+
+def preemptions(cluster: Deployment) -> float:
+    return sum(worker.metric("pdc_preemptions_total") for worker in cluster.workers)
 
 
 def test_one_prompt_many_times_at_once_with_a_cold_prefix_cache(cluster: Deployment) -> None:
