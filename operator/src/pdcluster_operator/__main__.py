@@ -19,6 +19,7 @@ from pdcluster_operator.drainer import Drainer
 from pdcluster_operator.errors import OperatorError
 from pdcluster_operator.expiry import ExpiryCollector
 from pdcluster_operator.follow import Follower
+from pdcluster_operator.intake import Intake
 from pdcluster_operator.keyed_queue import KeyedQueue
 from pdcluster_operator.kube import Kube, KubeError, connection
 from pdcluster_operator.lease import Leadership
@@ -68,13 +69,14 @@ async def _act(settings: Settings, kube: Kube, follower: Follower, leadership: L
     drainer = Drainer(kube, certificates, lambda key: queue.add(key), cache.refresh_pod)
     origin = Origin(settings.namespace, api_server_ports=settings.api_server_ports)
     home = Home(Release(settings.worker_image), origin, resync_seconds=settings.resync_seconds)
-    optional = OptionalKinds(kube, cache, lambda key: queue.add(key), settings.namespaces)
+    intake = Intake(follower, cache, lambda key: queue.add(key), drainer.forget)
+    optional = OptionalKinds(intake, settings.namespaces)
     metrics.registry.register(ExpiryCollector(cache, certificates.looked_at))
     session = ClientSession(trust_env=False)
     peers = PeerWatch(cache, lambda key: queue.add(key), partial(read_peers, session), settings.peers_seconds)
     surroundings = Surroundings(certificates, optional, peers, Shortages(kube, settings.shortage_seconds))
     reconciler = Reconciler(kube, cache, drainer, surroundings, home)
-    children = ChildWatch(follower, cache, lambda key: queue.add(key), drainer.forget, settings.namespaces)
+    children = ChildWatch(intake, settings.namespaces)
 
     async def turn(key: ClusterKey) -> float | None:
         with metrics.turns.time():
@@ -87,13 +89,12 @@ async def _act(settings: Settings, kube: Kube, follower: Follower, leadership: L
         return error.retry_after if isinstance(error, KubeError) else None
 
     async def work() -> None:
-        # The lease is kept meanwhile: an API server that is slow to answer takes longer than that lasts.
-        await optional.begin()
         watching = _watch(settings, handlers.registry(cache, queue.add))
         await _first_of(optional.run(), peers.run(), turns(), children.run(), watching)
 
     async def turns() -> None:
         await children.listed()
+        await optional.looked()
         await queue.run(settings.workers)
 
     queue = KeyedQueue(turn, failed, debounce=settings.debounce_seconds)

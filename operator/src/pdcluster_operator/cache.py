@@ -5,11 +5,15 @@ reads one cluster's part and never asks the API server. A thousand clusters fit 
 as its facts are taken.
 """
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from pdcluster_operator.observe import Child, ClusterKey, Pod, child_of, cluster_of, pod_of
 from pdcluster_operator.resources import Manifest, ObjectKey
+
+Name = TypeVar("Name")
+Fact = TypeVar("Fact", Child, Pod)
 
 
 @dataclass
@@ -45,24 +49,26 @@ class Cache:
         """All clusters of which anything is known."""
         return list(self._clusters)
 
-    def put(self, kind: str, manifest: Manifest) -> bool:
-        """Takes an object's facts; answers whether they are news.
+    def put(self, kind: str, manifest: Manifest) -> ClusterKey | None:
+        """Takes an object's facts; the key of the cluster for which they are news.
 
         An object without a cluster's label has none, nor has the echo of a write whose answer was put before.
         """
         key = cluster_of(kind, manifest)
         if key is None:
-            return False
+            return None
         view = self._clusters.setdefault(key, ClusterView())
         match kind:
             case "PDCluster":
                 is_news = _put_manifest(view, manifest)
             case "Pod":
-                is_news = _put_pod(view, pod_of(manifest))
+                pod = pod_of(manifest)
+                is_news = _put(view.pods, pod.name, pod)
             case _:
-                is_news = _put_child(view, child_of(kind, manifest))
+                child = child_of(kind, manifest)
+                is_news = _put(view.children, child.key, child)
         view.changes += is_news
-        return is_news
+        return key if is_news else None
 
     def refresh_pod(self, manifest: Manifest) -> None:
         """Takes the answer to a write, which overtakes the watch, unless the pod is gone or replaced by now."""
@@ -107,15 +113,16 @@ class Cache:
 
 def _forget_unlisted(view: ClusterView, kind: str, listed: Set[str], version: int) -> list[str]:
     if kind == "Pod":
-        pods = [pod for pod in view.pods.values() if pod.uid not in listed and pod.version <= version]
-        for pod in pods:
-            del view.pods[pod.name]
-        return [pod.uid for pod in pods]
-    known = [child for child in view.children.values() if child.key.kind == kind and child.uid not in listed]
-    children = [child for child in known if int(child.version) <= version]
-    for child in children:
-        del view.children[child.key]
-    return [child.uid for child in children]
+        return _forget(view.pods, view.pods, listed, version)
+    return _forget(view.children, [name for name in view.children if name.kind == kind], listed, version)
+
+
+def _forget(known: dict[Name, Fact], names: Iterable[Name], listed: Set[str], version: int) -> list[str]:
+    old = {name: known[name] for name in names if int(known[name].version) <= version}
+    gone = {name: fact.uid for name, fact in old.items() if fact.uid not in listed}
+    for name in gone:
+        del known[name]
+    return list(gone.values())
 
 
 def _put_manifest(view: ClusterView, manifest: Manifest) -> bool:
@@ -126,20 +133,12 @@ def _put_manifest(view: ClusterView, manifest: Manifest) -> bool:
     return view.manifest != known
 
 
-def _put_pod(view: ClusterView, pod: Pod) -> bool:
-    known = view.pods.get(pod.name)
-    if known and known.uid == pod.uid and known.version > pod.version:
+def _put(known: dict[Name, Fact], name: Name, fact: Fact) -> bool:
+    old = known.get(name)
+    if old and old.uid == fact.uid and int(old.version) > int(fact.version):
         return False
-    view.pods[pod.name] = pod
-    return known is None or replace(known, version=pod.version) != pod
-
-
-def _put_child(view: ClusterView, child: Child) -> bool:
-    known = view.children.get(child.key)
-    if known and known.uid == child.uid and int(known.version) > int(child.version):
-        return False
-    view.children[child.key] = child
-    return known is None or replace(known, version=child.version) != child
+    known[name] = fact
+    return old is None or replace(old, version=fact.version) != fact
 
 
 def _is_older(manifest: Manifest, known: Manifest | None) -> bool:

@@ -1,7 +1,7 @@
 """List and watch, without end: what exists of one kind, and every change of it.
 
 A watch that ends, or falls silent, is resumed where it was; one that fails is followed by a new listing, after a pause
-that grows while the API server does not answer.
+that grows while the API server does not answer, and as soon as the reader of what is told asks for more.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ import structlog
 from kubernetes.aio import client as kubernetes_client
 
 from pdcluster_operator.kube import KubeError
+from pdcluster_operator.pace import scatter
 from pdcluster_operator.resources import Manifest, Resource
 
 log = structlog.get_logger(__name__)
@@ -39,24 +40,25 @@ class News(StrEnum):
     COMPLETE = "Complete"
     """The listing is over; its version is in `manifest`."""
     LOST = "Lost"
-    """Nothing is known of changes until the next Complete; why is in `reason`."""
+    """Nothing is known of changes until the next Complete; why is in `error`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     news: News
     manifest: Manifest = field(default_factory=dict)
-    reason: str = ""
+    error: KubeError | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What of a kind is followed."""
+    """What of a kind is followed. `quiet`: who follows it deals with Lost, and it is not logged."""
 
     resource: Resource
     namespace: str = ""
     label_selector: str = ""
     field_selector: str = ""
+    quiet: bool = False
 
     @property
     def path(self) -> str:
@@ -93,10 +95,11 @@ class Follower:
             except _StaleError:
                 continue
             except (KubeError, aiohttp.ClientError, OSError, ValueError) as error:
-                reason = str(error) or type(error).__name__
-                log.warning("watch_failed", kind=scope.resource.kind, reason=reason)
-            yield Change(News.LOST, reason=reason)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                lost = error if isinstance(error, KubeError) else KubeError(0, type(error).__name__, str(error))
+            if not scope.quiet:
+                log.warning("watch_failed", kind=scope.resource.kind, reason=str(lost))
+            yield Change(News.LOST, error=lost)
+            await asyncio.sleep(scatter(pause, random.random))
             pause = min(pause * 2, LONGEST_PAUSE)
 
     async def states(self, scope: Scope) -> AsyncIterator[Manifest | None]:
@@ -146,7 +149,10 @@ class Follower:
             "timeoutSeconds": str(WATCH_SECONDS),
         }
         limit = aiohttp.ClientTimeout(total=WATCH_SECONDS + SILENT_SECONDS, sock_read=SILENT_SECONDS)
-        answer = await self._get(scope.path, query, limit)
+        try:
+            answer = await self._get(scope.path, query, limit)
+        except TimeoutError as error:  # Not silence: nobody has said that the watch began.
+            raise KubeError(0, "", f"no answer to a watch within {SILENT_SECONDS:g} s") from error
         try:
             async for line in _lines(answer.response.content):
                 event = json.loads(line)

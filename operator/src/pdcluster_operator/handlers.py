@@ -13,7 +13,7 @@ import kopf
 
 from pdcluster_operator.cache import Cache
 from pdcluster_operator.errors import OperatorError
-from pdcluster_operator.observe import ClusterKey, cluster_of
+from pdcluster_operator.observe import ClusterKey
 from pdcluster_operator.resources import PD_CLUSTER
 
 REQUEST_SECONDS = 30.0
@@ -25,7 +25,14 @@ def registry(cache: Cache, changed: Callable[[ClusterKey], None]) -> kopf.Operat
     """The handler of PDClusters."""
     found = kopf.OperatorRegistry()
     kopf.on.login(registry=found)(_login)
-    _watch(found, cache, changed)
+
+    async def notice(event: kopf.RawEvent, **_: Any) -> None:
+        take = cache.remove if event["type"] == "DELETED" else cache.put
+        key = take(PD_CLUSTER.kind, dict(event["object"]))
+        if key is not None:
+            changed(key)
+
+    kopf.on.event(PD_CLUSTER.group, PD_CLUSTER.version, PD_CLUSTER.plural, id="notice", registry=found)(notice)
     return found
 
 
@@ -87,19 +94,3 @@ def failed_watches() -> Iterator[Coroutine[Any, Any, None]]:
 def _login(**arguments: Any) -> kopf.ConnectionInfo | None:
     """The pod's service account, else a kubeconfig."""
     return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
-
-
-def _watch(found: kopf.OperatorRegistry, cache: Cache, changed: Callable[[ClusterKey], None]) -> None:
-    names = {"group": PD_CLUSTER.group, "version": PD_CLUSTER.version, "plural": PD_CLUSTER.plural}
-
-    async def notice(event: kopf.RawEvent, **_: Any) -> None:
-        manifest = dict(event["object"])
-        key = cluster_of(PD_CLUSTER.kind, manifest)
-        if event["type"] == "DELETED":
-            cache.remove(PD_CLUSTER.kind, manifest)
-        elif not cache.put(PD_CLUSTER.kind, manifest):
-            return
-        if key is not None:
-            changed(key)
-
-    kopf.on.event(**names, id="notice", registry=found)(notice)

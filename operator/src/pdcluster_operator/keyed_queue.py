@@ -10,6 +10,8 @@ import random
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from pdcluster_operator.pace import scatter
+
 Key = TypeVar("Key", bound=Hashable)
 
 FIRST_PAUSE = 0.5
@@ -93,8 +95,7 @@ class KeyedQueue(Generic[Key]):
 
     def _pause(self, failures: int) -> float:
         """Grows with each failure in a row; random, so that keys that failed together do not return together."""
-        longest = min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE)
-        return longest * (0.5 + self._random() / 2)
+        return scatter(min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE), self._random)
 
     def _schedule(self, key: Key, due: float) -> None:
         self._due[key] = due

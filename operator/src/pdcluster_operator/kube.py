@@ -7,7 +7,7 @@ or soon will not be, writes nothing. Nothing is retried here; the queue tries a 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -105,44 +105,6 @@ class Kube:
         given = {"labelSelector": selector, "fieldSelector": fields}
         query = {name: value for name, value in given.items() if value}
         return list((await self._call("GET", resource, resource.path(namespace), query))["items"])
-
-    async def list_at(self, resource: Resource, namespace: str | None, selector: str) -> tuple[Sequence[Manifest], str]:
-        """As `list`, with the version from which a watch goes on."""
-        found = await self._call("GET", resource, resource.path(namespace), {"labelSelector": selector})
-        return found["items"], str(found["metadata"]["resourceVersion"])
-
-    async def watch(
-        self,
-        resource: Resource,
-        namespace: str | None,
-        selector: str,
-        version: str,
-        seconds: int,
-        told: Callable[[str, Manifest], None],
-    ) -> None:
-        """Calls `told` with the type and the object of every event since `version`, for at most so many seconds."""
-        query = {"labelSelector": selector, "resourceVersion": version, "allowWatchBookmarks": "true"}
-        query |= {"watch": "true", "timeoutSeconds": str(seconds)}
-        request = await self._connection.param_serialize(
-            "GET",
-            resource.path(namespace),
-            query_params=list(query.items()),
-            header_params={"Accept": "application/json"},
-            auth_settings=["BearerToken"],
-        )
-        longest = seconds + self._timeout
-        try:
-            async with asyncio.timeout(longest):
-                answer = await self._connection.call_api(*request, _request_timeout=longest)
-                self._on_call(Call("WATCH", resource.kind, answer.status))
-                if answer.status >= HTTPStatus.BAD_REQUEST:
-                    raise _error(answer.status, await answer.read(), None)
-                with contextlib.closing(answer.response) as response:
-                    async for line in response.content:
-                        event = json.loads(line)
-                        told(event["type"], event["object"])
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise KubeError(0, "", f"{type(error).__name__}: {error}") from error
 
     async def apply(
         self, manifest: Manifest, *, subresource: str = "", only_create: bool = False, version: str | None = None

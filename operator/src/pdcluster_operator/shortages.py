@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 from pdcluster_operator.kube import Kube, KubeError
 from pdcluster_operator.observe import Child, WorkloadFacts
+from pdcluster_operator.pace import stretched
 from pdcluster_operator.resources import EVENT, Manifest
 
-CROWD, LONGEST_STRETCH = 10, 6.0
-"""When more clusters than `CROWD` lack pods at once, their controller is behind, more likely than each in trouble: they
-are asked after later in proportion, up to so many times."""
+CROWD = 10
+"""When more clusters than so many lack pods at once, their controller is behind, more likely than each in trouble: they
+are asked after later in proportion."""
 FIELDS = "reason=FailedCreate,regarding.kind=StatefulSet"
 
 
@@ -53,7 +54,7 @@ class Shortages:
             self.forget(key)
             return Lack()
         self._since[key] = short
-        patience = self._patience * min(max(1.0, len(self._since) / CROWD), LONGEST_STRETCH)
+        patience = stretched(self._patience, len(self._since), CROWD)
         asked = [uid for uid, since in short.items() if now - since >= patience]
         if not asked:
             return Lack(wake_after=max(patience + min(short.values()) - now, 0.05))

@@ -1,47 +1,27 @@
 """Pods and children come and go in the cache as their kinds' watches tell, broken ones too."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import pytest
+from played_watch import Played, thing
 
 from pdcluster_operator.cache import Cache
 from pdcluster_operator.child_watch import BLIND_SECONDS, ChildWatch
-from pdcluster_operator.desired import labels
 from pdcluster_operator.errors import OperatorError
-from pdcluster_operator.follow import Change, Follower, News, Scope
-from pdcluster_operator.resources import CHILDREN, POD, POD_DISRUPTION_BUDGET, Resource
+from pdcluster_operator.follow import Change, News
+from pdcluster_operator.intake import Intake
+from pdcluster_operator.kube import KubeError
+from pdcluster_operator.resources import CHILDREN, POD, POD_DISRUPTION_BUDGET
 
 pytestmark = pytest.mark.anyio
 KEY = ("n", "demo")
+REFUSED = Change(News.LOST, error=KubeError(403, "Forbidden", "may not"))
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-class Played(Follower):
-    """Tells of each kind what the test has put into its queue."""
-
-    def __init__(self) -> None:
-        self.told: dict[Resource, asyncio.Queue[Change]] = {kind: asyncio.Queue() for kind in (POD, *CHILDREN)}
-
-    async def changes(self, scope: Scope) -> AsyncIterator[Change]:
-        while True:
-            yield await self.told[scope.resource].get()
-
-    def list(self, kind: Resource, version: int, *manifests: dict[str, Any]) -> None:
-        complete = Change(News.COMPLETE, {"metadata": {"resourceVersion": str(version)}})
-        for change in (Change(News.LISTING), *(Change(News.CHANGED, entry) for entry in manifests), complete):
-            self.told[kind].put_nowait(change)
-
-
-def thing(name: str, version: int) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": "n", "uid": f"uid-{name}", "resourceVersion": str(version)}
-    created = {"creationTimestamp": "2026-01-01T00:00:00Z", "labels": {labels.CLUSTER: "demo"}}
-    return {"metadata": {**metadata, **created}}
 
 
 class Bench:
@@ -52,9 +32,8 @@ class Bench:
         self.played, self.cache = Played(), Cache()
         self.changed: list[tuple[str, str]] = []
         self.gone: list[str] = []
-        self.watch = ChildWatch(
-            self.played, self.cache, self.changed.append, self.gone.append, (), clock=lambda: self.now
-        )
+        intake = Intake(self.played, self.cache, self.changed.append, self.gone.append)
+        self.watch = ChildWatch(intake, (), clock=lambda: self.now)
 
     @property
     def names(self) -> set[str]:
@@ -100,7 +79,7 @@ async def test_what_went_while_a_watch_was_broken_is_forgotten_and_told() -> Non
         bench.played.list(POD, 5, thing("a-0", 4), thing("a-1", 5))
         await bench.until(lambda: bench.names == {"a-0", "a-1"})
         told = len(bench.changed)
-        bench.played.told[POD].put_nowait(Change(News.LOST, reason="no route"))
+        bench.played.told[POD].put_nowait(Change(News.LOST, error=KubeError(0, "", "no route")))
         bench.played.list(POD, 9, thing("a-1", 5))
         await bench.until(lambda: bench.names == {"a-1"})
         assert bench.gone == ["uid-a-0"]
@@ -116,18 +95,18 @@ async def test_a_kind_that_stays_out_of_sight_ends_the_watch_and_is_named() -> N
     bench = Bench()
     lost = bench.played.told[POD_DISRUPTION_BUDGET]
     task = asyncio.create_task(bench.watch.run())
-    lost.put_nowait(Change(News.LOST, reason="may not"))
+    lost.put_nowait(REFUSED)
     await bench.until(lost.empty)
     bench.now = BLIND_SECONDS
     bench.played.list(POD_DISRUPTION_BUDGET, 5)
     await bench.until(lost.empty)
-    lost.put_nowait(Change(News.LOST, reason="may not"))
+    lost.put_nowait(REFUSED)
     await bench.until(lost.empty)
     assert not task.done(), "it was seen in between"
     bench.now = 2 * BLIND_SECONDS
-    lost.put_nowait(Change(News.LOST, reason="may not"))
+    lost.put_nowait(REFUSED)
     with pytest.raises(ExceptionGroup) as found:
         await asyncio.wait_for(task, 5)
     (error,) = found.value.exceptions
     assert isinstance(error, OperatorError)
-    assert str(error) == "poddisruptionbudgets can be neither listed nor watched: may not"
+    assert str(error) == "poddisruptionbudgets can be neither listed nor watched: Forbidden: may not"

@@ -143,6 +143,11 @@ async def test_what_fails_is_told_as_lost_and_tried_again(failure: Answer | Exce
     ]
 
 
+async def test_a_watch_that_is_never_answered_is_lost() -> None:
+    server = Server(listing("5", "a"), TimeoutError(), listing("6"), SILENCE)
+    assert (await told(server, 6))[3:] == [("Lost", ""), ("Listing", ""), ("Complete", "")]
+
+
 async def test_a_single_object_is_there_or_not() -> None:
     changes = Answer(200, [event("ADDED", "x", "6"), event("DELETED", "x", "7")], ends=False)
     server = Server(listing("5"), changes)

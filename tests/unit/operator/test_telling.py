@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from pdcluster_operator.pace import LONGEST_STRETCH
 from pdcluster_operator.reconcile.telling import (
     AVAILABLE_SECONDS,
     COUNT_SECONDS,
     CROWD,
-    LONGEST_STRETCH,
     Unsaid,
     patience,
     patience_of_scaler,

@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from pdcluster_operator.observe import ClusterKey
+from pdcluster_operator.pace import stretched
 
 COUNT_SECONDS = 10.0
 """So long may counts in a status lag behind the pods; the last one comes with the condition that it makes true."""
 AVAILABLE_SECONDS = 5.0
 """So long is waited for the other pods once one of each role serves: mostly all come together."""
-CROWD, LONGEST_STRETCH = 50, 6.0
-"""With more clusters than `CROWD` that have news which may wait, it waits longer in proportion, up to so many times:
-when all come up at once, each is still told of in few writes."""
+CROWD = 50
+"""With more clusters than so many that have news which may wait, it waits longer in proportion: when all come up at
+once, each is still told of in few writes."""
 COUNTS = frozenset({"replicas", "ready", "updated"})
 """What of a role's entry only counts pods."""
 COMING = frozenset({"RouterNotReady", "NoReadyPair", "ReplicasUpdating", "ModelLoading", "RouterUpdating"})
@@ -71,10 +72,7 @@ class Unsaid:
     def left(self, key: ClusterKey, whose: str, seconds: float, now: float) -> float:
         """For how long news that may wait so many seconds still waits; not above 0: it is to be told now."""
         since = self._since.setdefault(key, {}).setdefault((whose, seconds), now)
-        return since + seconds * self._stretch() - now
-
-    def _stretch(self) -> float:
-        return min(max(1.0, len(self._since) / CROWD), LONGEST_STRETCH)
+        return since + stretched(seconds, len(self._since), CROWD) - now
 
     def told(self, key: ClusterKey, whose: str) -> None:
         """This status says all that there is to say."""
