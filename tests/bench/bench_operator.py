@@ -91,8 +91,8 @@ async def operated(folder: Path, children_of_one: int) -> dict[str, Figure]:
                 figures["rss_baseline_bytes"] = baseline
                 figures |= await reactions(scene, CLUSTERS, PROBES)
                 figures |= await scalings(scene, PROBES)
-                figures |= await pods_created(scene, CLUSTERS + PROBES, MORE)
-                figures |= await taken_over(scene, CLUSTERS + PROBES + MORE)
+                figures |= await pods_created(scene, CLUSTERS + 2 * PROBES, MORE)
+                figures |= await taken_over(scene, CLUSTERS + 2 * PROBES + MORE)
     return figures
 
 

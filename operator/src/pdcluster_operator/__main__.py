@@ -1,6 +1,7 @@
 """`python -m pdcluster_operator`: the operator. It waits for the lease, acts while it has it, and ends without it."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import Coroutine
 from functools import partial
@@ -37,6 +38,9 @@ from pdcluster_operator.shortages import Shortages
 log = structlog.get_logger(__name__)
 
 LEASE_NAME = "pdcluster-operator"
+COLLECT_AFTER = (10_000, 20, 20)
+"""What an event brings is mostly freed without the collector. By Python's thresholds it lives to see two collections,
+so that a full one, over the facts of 1,000 PDClusters, stops everything for 0.3 s every 20 s and finds nothing."""
 
 
 async def serve(settings: Settings) -> None:
@@ -135,6 +139,7 @@ async def _first_of(*parts: Coroutine[Any, Any, None]) -> None:
 def main() -> int:
     """The exit status: 0 after SIGTERM, 1 when it cannot go on."""
     log_to_stderr()
+    gc.set_threshold(*COLLECT_AFTER)
     try:
         asyncio.run(until_told_to_stop(serve(from_environment())))
     except (OperatorError, BaseExceptionGroup) as error:
