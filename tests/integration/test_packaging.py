@@ -13,7 +13,8 @@ import sys
 from importlib.metadata import packages_distributions
 before = set(sys.modules)
 {imports}
-loaded = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+files = {{name: getattr(sys.modules[name], "__file__", None) for name in set(sys.modules) - before}}
+loaded = {{name.partition(".")[0] for name, file in files.items() if file and "/_vendor/" not in file}}
 known = packages_distributions()
 print(*{{",".join(known[name]) for name in loaded if name in known}})
 """
