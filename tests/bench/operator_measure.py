@@ -87,7 +87,10 @@ async def reactions(scene: Scene, first: int, number: int) -> dict[str, Figure]:
     First so many at rest, when the pods of the one before run; then as many in a row, each as soon as the one before
     has a StatefulSet.
     """
-    rest = [await _reaction(scene, entry, rests=True) for entry in range(first, first + number)]
+    rest = []
+    for entry in range(first, first + number):
+        rest.append(await _reaction(scene, entry))
+        await pods_run(scene, entry, 1)
     row = [await _reaction(scene, entry) for entry in range(first + number, first + 2 * number)]
     return {
         "cr_to_statefulset_p50_seconds": statistics.median(rest),
@@ -97,13 +100,10 @@ async def reactions(scene: Scene, first: int, number: int) -> dict[str, Figure]:
     }
 
 
-async def _reaction(scene: Scene, entry: int, *, rests: bool = False) -> float:
+async def _reaction(scene: Scene, entry: int) -> float:
     name, asked = name_of(entry), time.time()
     await _create(scene.client, entry)
-    answered = await _answered(scene, asked, f"{name}-")
-    if rests:
-        await pods_run(scene, entry, 1)
-    return answered
+    return await _answered(scene, asked, f"{name}-")
 
 
 async def scalings(scene: Scene, number: int) -> dict[str, Figure]:

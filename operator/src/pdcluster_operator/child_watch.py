@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pdcluster_operator.desired.labels import CLUSTER
 from pdcluster_operator.errors import OperatorError
 from pdcluster_operator.follow import News, Scope
-from pdcluster_operator.intake import Intake
+from pdcluster_operator.intake import FirstLook, Intake
 from pdcluster_operator.resources import CHILDREN, POD
 
 BLIND_SECONDS = 60.0
@@ -30,12 +30,11 @@ class ChildWatch:
         self._clock = clock
         places = namespaces or ("",)
         self._scopes = [Scope(kind, place, label_selector=CLUSTER) for kind in (POD, *CHILDREN) for place in places]
-        self._unlisted = set(self._scopes)
-        self._all_listed = asyncio.Event()
+        self._first_look = FirstLook(self._scopes)
 
     async def listed(self) -> None:
         """Returns when every kind has been listed once, so that no turn begins on half a picture."""
-        await self._all_listed.wait()
+        await self._first_look.done()
 
     async def run(self) -> None:
         """Raises OperatorError when a kind can neither be listed nor watched for `BLIND_SECONDS`."""
@@ -48,9 +47,7 @@ class ChildWatch:
         async for change in self._intake.follow(scope):
             if change.news is News.COMPLETE:
                 lost = None
-                self._unlisted.discard(scope)
-                if not self._unlisted:
-                    self._all_listed.set()
+                self._first_look.seen(scope)
                 continue
             lost = self._clock() if lost is None else lost
             if self._clock() - lost >= BLIND_SECONDS:

@@ -154,7 +154,7 @@ class Follower:
         except TimeoutError as error:  # Not silence: nobody has said that the watch began.
             raise KubeError(0, "", f"no answer to a watch within {SILENT_SECONDS:g} s") from error
         try:
-            async for line in _lines(answer.response.content):
+            async for line in lines(answer.response.content):
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     raise _refusal(event["object"])
@@ -177,14 +177,14 @@ class Follower:
         return answer
 
 
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+async def lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     """Of any length: aiohttp's own end at 128 KiB, and an object may have more."""
     rest = bytearray()
     async for chunk in content.iter_any():
         rest += chunk
         if b"\n" in chunk:
-            *lines, last = bytes(rest).split(b"\n")
-            for line in lines:
+            *whole, last = bytes(rest).split(b"\n")
+            for line in whole:
                 yield line
             rest = bytearray(last)
 

@@ -3,7 +3,8 @@
 `Intake` is the only one that puts them there but for the answers to the operator's own writes.
 """
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from pdcluster_operator.cache import Cache
 from pdcluster_operator.follow import Change, Follower, News, Scope
@@ -60,3 +61,20 @@ class Intake:
     def _tell(self, key: ClusterKey | None) -> None:
         if key is not None:
             self._changed(key)
+
+
+class FirstLook:
+    """Whether each of the scopes has been looked at once: no turn begins on half a picture."""
+
+    def __init__(self, scopes: Iterable[Scope]) -> None:
+        self._left = set(scopes)
+        self._done = asyncio.Event()
+
+    def seen(self, scope: Scope) -> None:
+        self._left.discard(scope)
+        if not self._left:
+            self._done.set()
+
+    async def done(self) -> None:
+        """Returns when all have been seen."""
+        await self._done.wait()

@@ -10,7 +10,7 @@ import structlog
 
 from pdcluster_operator.desired.labels import CLUSTER
 from pdcluster_operator.follow import News, Scope
-from pdcluster_operator.intake import Intake
+from pdcluster_operator.intake import FirstLook, Intake
 from pdcluster_operator.resources import OPTIONAL
 
 log = structlog.get_logger(__name__)
@@ -26,8 +26,7 @@ class OptionalKinds:
         self._scopes = [Scope(kind, place, CLUSTER, quiet=True) for kind in OPTIONAL for place in places]
         self._absent = {kind.kind for kind in OPTIONAL}
         self._wanted = {kind.kind: asyncio.Event() for kind in OPTIONAL}
-        self._unseen = set(self._scopes)
-        self._all_looked = asyncio.Event()
+        self._first_look = FirstLook(self._scopes)
 
     @property
     def absent(self) -> frozenset[str]:
@@ -40,7 +39,7 @@ class OptionalKinds:
 
     async def looked(self) -> None:
         """Returns after a first look at each, so that no turn begins without it, also where that failed."""
-        await self._all_looked.wait()
+        await self._first_look.done()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -56,9 +55,7 @@ class OptionalKinds:
                 self._absent.add(kind)
             else:
                 log.warning("watch_failed", kind=kind, reason=str(change.error))
-            self._unseen.discard(scope)
-            if not self._unseen:
-                self._all_looked.set()
+            self._first_look.seen(scope)
             if change.news is News.LOST and kind in self._absent:
                 await self._wanted[kind].wait()
                 self._wanted[kind].clear()

@@ -1,6 +1,5 @@
 """The API server as a person uses it through `pdc`: the operator's calls in another name, and watches."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import aiohttp
 from kubernetes.aio import client as kubernetes_client
 
+from pdcluster_operator.follow import lines
 from pdcluster_operator.kube import Kube, KubeError
 from pdcluster_operator.resources import Manifest, Resource
 
@@ -107,7 +107,7 @@ class UserApi(Kube):
                 return
             if answer.status >= HTTPStatus.BAD_REQUEST:
                 raise KubeError(answer.status, "", f"the watch of {path} was refused")
-            async for line in _lines(answer.response.content):
+            async for line in lines(answer.response.content):
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     return
@@ -116,15 +116,6 @@ class UserApi(Kube):
             return
         finally:
             answer.response.close()
-
-
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Whole lines of any length."""
-    rest = b""
-    while chunk := await asyncio.wait_for(content.readany(), SILENCE_SECONDS):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line
 
 
 async def if_allowed(asked: Any) -> Any:

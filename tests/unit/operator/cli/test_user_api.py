@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,8 +18,9 @@ class Stream:
     def __init__(self, text: bytes) -> None:
         self._pieces = [text[start : start + 7] for start in range(0, len(text), 7)]
 
-    async def readany(self) -> bytes:
-        return self._pieces.pop(0) if self._pieces else b""
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
 
 
 class Reply:
